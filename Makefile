@@ -1,71 +1,218 @@
 # cortex: a portable compute-graph runtime.  `make help` lists the targets.
-BUILD ?= build
-CC ?= gcc
-SAN ?=
+#
+# make run, make test: check what is missing, install it where that is allowed, build, do the job.
+# Objects go to $(BUILD); nothing is generated into the source tree.
 
-MACHINE := $(shell $(CC) -dumpmachine)
+BUILD ?= build
+PREFIX ?= /usr/local
+SAN ?=
+V ?=
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+Q := $(if $(V),,@)
+
+# ---- flags -------------------------------------------------------------------------------------
+MACHINE := $(shell $(CC) -dumpmachine 2>/dev/null)
 PKG := $(shell command -v pkg-config 2>/dev/null)
 LIBS_PC := jansson libpcre2-8 libutf8proc
-
-CFLAGS_WARN := -Wall -Wextra -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-missing-field-initializers
-# No fast-math, and no contraction: the same source gives the same bits with every compiler flag set below.
-CFLAGS_ALL := -std=c11 -D_GNU_SOURCE -O2 -g -I. -ffp-contract=off -fno-math-errno -fvisibility=hidden -fPIC $(CFLAGS_WARN)
+CFLAGS_WARN := -Wall -Wextra -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes -Wvla \
+	-Wno-missing-field-initializers
+# No fast-math, and no contraction: a*b+c is an FMA only where the source says so, so that the same
+# source gives the same bits for every instruction set below.
+CFLAGS_ALL := -std=c11 -D_GNU_SOURCE -O2 -g -I. -ffp-contract=off -fno-math-errno -fvisibility=hidden \
+	-fPIC $(CFLAGS_WARN)
 ifneq ($(SAN),)
 BUILD := $(BUILD)/san
 CFLAGS_ALL += -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 LDFLAGS += -fsanitize=address,undefined
 endif
-CFLAGS_ALL += $(shell $(PKG) --cflags $(LIBS_PC) 2>/dev/null)
-LDLIBS := $(shell $(PKG) --libs $(LIBS_PC) 2>/dev/null) -lm -lpthread -ldl
+# Link line of the static library's users; asked for late, since `make run` may first install pkg-config.
+CFLAGS_PC = $(if $(PKG),$(shell $(PKG) --cflags $(LIBS_PC) 2>/dev/null))
+LIBS_FOUND = $(if $(PKG),$(shell $(PKG) --libs $(LIBS_PC) 2>/dev/null))
+LDLIBS = $(if $(LIBS_FOUND),$(LIBS_FOUND),-ljansson -lpcre2-8 -lutf8proc) -lm -lpthread -ldl
 
-# Files in backends/cpu/isa/ are compiled once per instruction set, with CX_ISA naming it, and chosen at run time.
+# Files in backends/cpu/isa/ are compiled once per instruction set, with CX_ISA naming it, and chosen
+# at run time by cpuid.
 ifneq ($(filter x86_64-%,$(MACHINE)),)
 ISAS := generic avx2 avx512
 CFLAGS_generic := -O3
 CFLAGS_avx2 := -O3 -march=haswell -mtune=znver3
-CFLAGS_avx512 := -O3 -march=x86-64-v4 -mavx512vnni -mavx512bf16 -mavx512vbmi -mtune=znver4 -mprefer-vector-width=512
+CFLAGS_avx512 := -O3 -march=x86-64-v4 -mavx512vnni -mavx512bf16 -mavx512vbmi -mtune=znver4 \
+	-mprefer-vector-width=512
 else
 ISAS := generic
 CFLAGS_generic := -O3
 endif
 
-LIB_SRC := $(wildcard graph/*.c backends/*.c backends/ref/*.c backends/null/*.c backends/cpu/*.c models/*.c models/*/*.c)
+# ---- what there is -----------------------------------------------------------------------------
+LIB_SRC := $(wildcard graph/*.c backends/*.c backends/ref/*.c backends/null/*.c backends/cpu/*.c \
+	models/*.c models/*/*.c)
 ISA_SRC := $(wildcard backends/cpu/isa/*.c)
 APP_SRC := $(wildcard serve/*.c serve/*/*.c)
 TEST_SRC := $(wildcard tests/test_*.c)
 TEST_LIB_SRC := $(filter-out $(TEST_SRC),$(wildcard tests/*.c))
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
+BENCH_SRC := $(wildcard bench/bench_*.c)
+BENCH_LIB_SRC := $(filter-out $(BENCH_SRC),$(wildcard bench/*.c))
+HEADERS := $(wildcard graph/*.h models/*/*.h backends/*/*.h)
 
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(foreach i,$(ISAS),$(ISA_SRC:%.c=$(BUILD)/%.$(i).o))
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/%.o)
-TEST_BIN := $(TEST_SRC:tests/%.c=$(BUILD)/tests/%)
+TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
 TEST_LIB_OBJ := $(TEST_LIB_SRC:%.c=$(BUILD)/%.o)
+BENCH_BIN := $(BENCH_SRC:%.c=$(BUILD)/%)
+BENCH_LIB_OBJ := $(BENCH_LIB_SRC:%.c=$(BUILD)/%.o)
 
-.PHONY: all test clean
+have_h = $(if $(wildcard $(foreach d,/usr/include /usr/local/include,$(d)/$(1))),yes,no)
+NVCC := $(shell command -v nvcc 2>/dev/null)
+FOUND := cuda compiler: $(if $(NVCC),yes,no), vulkan headers: $(call have_h,vulkan/vulkan.h), \
+	opencl headers: $(call have_h,CL/cl.h), hdf5: $(if $(wildcard /usr/include/hdf5*),yes,no)
+
+.PHONY: all run test bench bench-quick lint format deps deps-install install docs help clean fuzz headers found
 .SECONDARY:
-all: $(BUILD)/cortex
 
+all: found $(BUILD)/cortex
+
+found:
+	@echo "backends: cpu ($(ISAS)), ref, null | optional, found here: $(FOUND)"
+
+# ---- the two commands --------------------------------------------------------------------------
+# DATA=DIR or DATA=SPIKES.npy,KINEMATICS.npy decodes a recording; without it a session is simulated.
+DATA ?=
+OUT ?= $(BUILD)/run
+run:
+	@.ci/deps install build
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@$(BUILD)/cortex decoder demo $(if $(DATA),--data "$(DATA)") --out "$(OUT)"
+
+# SAN=1: everything under AddressSanitizer and UBSan, in its own build folder.
+# K=name: only the programs whose name contains it.   FUZZ_SECONDS=0: no fuzzing.
+K ?=
+FUZZ_SECONDS ?= $(if $(SAN),0,20)
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+test:
+	@.ci/deps install build test
+	@$(MAKE) --no-print-directory -j$(JOBS) test-build
+	@tests/run.sh "$(BUILD)" "$(K)" "$(FUZZ_SECONDS)"
+
+.PHONY: test-build
+test-build: all $(TEST_BIN) headers fuzz
+
+# ---- build rules -------------------------------------------------------------------------------
 $(BUILD)/libcortex.a: $(LIB_OBJ)
-	@rm -f $@
-	$(AR) rcs $@ $^
+	$(Q)rm -f $@
+	$(Q)$(AR) rcs $@ $^
 
 $(BUILD)/cortex: $(APP_OBJ) $(BUILD)/libcortex.a
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)echo "  LD      $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_LIB_OBJ) $(BUILD)/libcortex.a
-	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+	$(Q)echo "  LD      $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(TEST_LIBS) $(LDLIBS)
+
+$(BUILD)/bench/%: $(BUILD)/bench/%.o $(BENCH_LIB_OBJ) $(BUILD)/libcortex.a
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/%.o: %.c Makefile
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(CFLAGS) -MMD -MP -c $< -o $@
+	$(Q)mkdir -p $(@D)
+	$(Q)echo "  CC      $<"
+	$(Q)$(CC) $(CFLAGS_ALL) $(CFLAGS_PC) $(CFLAGS) -MMD -MP -c $< -o $@
 
 define isa_rule
 $(BUILD)/%.$(1).o: %.c Makefile
-	@mkdir -p $$(@D)
-	$(CC) $(CFLAGS_ALL) $(CFLAGS_$(1)) -DCX_ISA=$(1) -DCX_ISA_$(1)=1 $(CFLAGS) -MMD -MP -c $$< -o $$@
+	$$(Q)mkdir -p $$(@D)
+	$$(Q)echo "  CC $(1)  $$<"
+	$$(Q)$(CC) $(CFLAGS_ALL) $(CFLAGS_$(1)) -DCX_ISA=$(1) -DCX_ISA_$(1)=1 $(CFLAGS) -MMD -MP -c $$< -o $$@
 endef
 $(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
+
+# The ONNX cases are protobuf: only the test reads them.
+TEST_LIBS = -lz
+ifneq ($(wildcard tests/onnx.proto),)
+TEST_LIBS += -lprotobuf-c
+$(BUILD)/tests/onnx.pb-c.c: tests/onnx.proto
+	$(Q)mkdir -p $(@D)
+	$(Q)protoc-c --proto_path=tests --c_out=$(@D) $<
+$(BUILD)/tests/onnx.pb-c.o: $(BUILD)/tests/onnx.pb-c.c
+	$(Q)$(CC) $(CFLAGS_ALL) -w -I$(BUILD)/tests -c $< -o $@
+$(BUILD)/tests/test_onnx.o: CFLAGS += -I$(BUILD)/tests
+$(BUILD)/tests/test_onnx.o: $(BUILD)/tests/onnx.pb-c.c
+$(BUILD)/tests/test_onnx: $(BUILD)/tests/onnx.pb-c.o
+endif
+
+# Every header compiles alone.
+headers: $(HEADERS:%=$(BUILD)/headers/%.ok)
+$(BUILD)/headers/%.ok: %
+	$(Q)mkdir -p $(@D)
+	$(Q)echo '#include "$<"' | $(CC) $(CFLAGS_ALL) $(CFLAGS_PC) -fsyntax-only -x c -
+	$(Q)touch $@
+
+# libFuzzer targets, where clang and its runtime are: the library again, instrumented.
+CLANG := $(firstword $(shell command -v clang-14 clang 2>/dev/null))
+FUZZ_FLAGS := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+HAVE_FUZZ := $(if $(CLANG),$(shell echo 'int LLVMFuzzerTestOneInput(const char *d, long n){(void)d;(void)n;return 0;}' | \
+	$(CLANG) -fsanitize=fuzzer,address -x c - -o /dev/null 2>/dev/null && echo yes))
+FUZZ_BIN := $(if $(HAVE_FUZZ),$(if $(SAN),,$(FUZZ_SRC:%.c=$(BUILD)/%)))
+FUZZ_LIB_SRC := $(wildcard graph/*.c models/files/*.c models/text/*.c)
+FUZZ_OBJ := $(FUZZ_LIB_SRC:%.c=$(BUILD)/fuzz-obj/%.o)
+fuzz: $(FUZZ_BIN)
+$(BUILD)/fuzz-obj/%.o: %.c Makefile
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CLANG) $(CFLAGS_ALL) $(CFLAGS_PC) -O1 -Wno-unknown-warning-option $(FUZZ_FLAGS) -c $< -o $@
+$(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(FUZZ_OBJ) $(BUILD)/libcortex.a
+	$(Q)mkdir -p $(@D)
+	$(Q)echo "  FUZZ    $<"
+	$(Q)$(CLANG) $(CFLAGS_ALL) $(CFLAGS_PC) -O1 -fsanitize=fuzzer,address,undefined \
+		-fno-sanitize-recover=undefined $^ -o $@ $(LDLIBS)
+
+# ---- the rest ----------------------------------------------------------------------------------
+bench: all
+	@$(MAKE) --no-print-directory $(BENCH_BIN)
+	@bench/run.sh "$(BUILD)"
+
+docs: $(BUILD)/docs/gen_ops
+	@$(BUILD)/docs/gen_ops >docs/OPS.md
+$(BUILD)/docs/gen_ops: docs/gen_ops.c $(BUILD)/libcortex.a
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+lint:
+	@.ci/deps install build lint
+	@.ci/lint
+
+format:
+	@command -v clang-format-14 >/dev/null || { echo "make format: clang-format-14 is not installed"; exit 1; }
+	@git ls-files '*.c' '*.h' | xargs clang-format-14 -i
+
+# Prints what is missing, and the one line that installs it.  TIER: build test lint.
+TIER ?= build test lint
+deps:
+	@.ci/deps check $(TIER)
+deps-install:
+	@.ci/deps install $(TIER)
+
+install: all
+	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/lib" "$(DESTDIR)$(PREFIX)/include/graph"
+	install -m 755 $(BUILD)/cortex "$(DESTDIR)$(PREFIX)/bin/cortex"
+	install -m 644 $(BUILD)/libcortex.a "$(DESTDIR)$(PREFIX)/lib/libcortex.a"
+	install -m 644 graph/cx.h graph/base.h graph/ops.def graph/attrs.def graph/dtype.def \
+		"$(DESTDIR)$(PREFIX)/include/graph/"
+
+help:
+	@echo "make run [DATA=...]     decode a simulated session, or a recording, and draw the result"
+	@echo "make test [K=..] [SAN=1] [FUZZ_SECONDS=n]  the whole suite"
+	@echo "make                    build $(BUILD)/cortex and $(BUILD)/libcortex.a"
+	@echo "make bench              speed as a share of measured ceilings, TSV under bench/results/"
+	@echo "make lint               the rules of the house, counted"
+	@echo "make format             clang-format"
+	@echo "make docs               docs/OPS.md from graph/ops.def"
+	@echo "make deps [TIER=..]     what is missing, and the line that installs it; deps-install does it"
+	@echo "make install PREFIX=    $(PREFIX)"
+	@echo "make clean              remove $(BUILD)"
 
 clean:
 	rm -rf $(BUILD)
 
--include $(LIB_OBJ:.o=.d) $(APP_OBJ:.o=.d) $(TEST_LIB_OBJ:.o=.d) $(TEST_BIN:=.d)
+-include $(LIB_OBJ:.o=.d) $(APP_OBJ:.o=.d) $(TEST_LIB_OBJ:.o=.d) $(TEST_BIN:=.d) $(BENCH_BIN:=.d) $(BENCH_LIB_OBJ:.o=.d)
