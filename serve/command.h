@@ -1,0 +1,23 @@
+/* command.h - one command of the binary per row of commands.def, and what they share. */
+#ifndef CX_COMMAND_H
+#define CX_COMMAND_H
+
+#include "graph/cx.h"
+
+#define CX_CMD(name, doc) int cx__cmd_##name(int argc, char **argv);
+#include "serve/commands.def"
+#undef CX_CMD
+
+/* Prints "cortex <cmd>: <message>" to stderr; returns 1, the exit code. */
+int cx__cmd_fail(const char *cmd, const cx_err *err);
+int cx__cmd_usage(const char *cmd, const char *fmt, ...) CX_PRINTF(2, 3);
+
+/* The runtime and the device named by --backend ("cpu", "ref", "cpu:0"; NULL: the best there is). */
+typedef struct cx_host {
+	cx_runtime *rt;
+	cx_device *dev;
+} cx_host;
+cx_status cx__host_open(const char *backend, cx_host *out, cx_err *err);
+void cx__host_close(cx_host *host); /* zeroed is fine */
+
+#endif

@@ -1,0 +1,97 @@
+/* main.c - the cortex binary: picks the command of commands.def and runs it. */
+#include "serve/command.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CX_VERSION "0.1.0"
+
+static const struct {
+	const char *name, *doc;
+	int (*run)(int argc, char **argv);
+} commands[] = {
+#define CX_CMD(name, doc) {#name, doc, cx__cmd_##name},
+#include "serve/commands.def"
+#undef CX_CMD
+};
+
+int cx__cmd_fail(const char *cmd, const cx_err *err)
+{
+	fflush(stdout);
+	fprintf(stderr, "cortex %s: %s\n", cmd,
+		err->msg[0] ? err->msg : cx_status_text(err->code ? err->code : CX_ERR_ARGUMENT));
+	return 1;
+}
+
+int cx__cmd_usage(const char *cmd, const char *fmt, ...)
+{
+	va_list ap;
+	fflush(stdout);
+	fprintf(stderr, "cortex %s: ", cmd);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "; see cortex %s --help\n", cmd);
+	return 1;
+}
+
+cx_status cx__host_open(const char *backend, cx_host *out, cx_err *err)
+{
+	char name[32] = "";
+	const char *colon;
+	int index = 0;
+	cx_status st;
+	memset(out, 0, sizeof *out);
+	if (!backend) backend = cx_backend_names()[0];
+	colon = strchr(backend, ':');
+	if ((colon ? (size_t)(colon - backend) : strlen(backend)) >= sizeof name)
+		return CX_FAIL(err, CX_ERR_ARGUMENT, "there is no backend '%.40s'", backend);
+	memcpy(name, backend, colon ? (size_t)(colon - backend) : strlen(backend));
+	if (colon) {
+		char *end;
+		long v = strtol(colon + 1, &end, 10);
+		if (*end || end == colon + 1 || v < 0 || v > 1024)
+			return CX_FAIL(err, CX_ERR_ARGUMENT, "backend '%s': the device index is no number", backend);
+		index = (int)v;
+	}
+	if ((st = cx_runtime_create(NULL, &out->rt, err)) != CX_OK) return st;
+	if ((st = cx_device_open(out->rt, name, index, &out->dev, err)) != CX_OK) cx__host_close(out);
+	return st;
+}
+
+void cx__host_close(cx_host *host)
+{
+	cx_device_close(host->dev);
+	cx_runtime_free(host->rt);
+	memset(host, 0, sizeof *host);
+}
+
+static void help(FILE *to)
+{
+	fprintf(to, "cortex %s: a portable compute-graph runtime\n\nusage: cortex COMMAND [OPTIONS]\n\n", CX_VERSION);
+	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+		fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].doc);
+	fprintf(to, "\ncortex COMMAND --help tells a command's options.\n");
+}
+
+int main(int argc, char **argv)
+{
+	const char *cmd = argc > 1 ? argv[1] : NULL;
+	if (!cmd) {
+		help(stderr);
+		return 1;
+	}
+	if (!strcmp(cmd, "--help") || !strcmp(cmd, "-h") || !strcmp(cmd, "help")) {
+		help(stdout);
+		return 0;
+	}
+	if (!strcmp(cmd, "--version") || !strcmp(cmd, "version")) {
+		printf("cortex %s\n", CX_VERSION);
+		return 0;
+	}
+	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+		if (!strcmp(cmd, commands[i].name)) return commands[i].run(argc - 1, argv + 1);
+	fprintf(stderr, "cortex: there is no command '%s'; see cortex --help\n", cmd);
+	return 1;
+}
