@@ -16,8 +16,14 @@ static const char *const status_texts[] = {"no error",
 #undef X
 };
 
-const char *cx_status_name(cx_status st) { return (unsigned)st < CX_STATUS_COUNT ? status_names[st] : "?"; }
-const char *cx_status_text(cx_status st) { return (unsigned)st < CX_STATUS_COUNT ? status_texts[st] : "?"; }
+const char *cx_status_name(cx_status st)
+{
+	return (unsigned)st < CX_STATUS_COUNT ? status_names[st] : "?";
+}
+const char *cx_status_text(cx_status st)
+{
+	return (unsigned)st < CX_STATUS_COUNT ? status_texts[st] : "?";
+}
 
 cx_status cx__fail(cx_err *err, cx_status code, const char *file, int line, const char *fmt, ...)
 {
@@ -52,7 +58,10 @@ static void *default_realloc(void *ctx, void *ptr, size_t old, size_t size)
 	return realloc(ptr, size);
 }
 
-cx_alloc cx_alloc_default(void) { return (cx_alloc){default_realloc, NULL}; }
+cx_alloc cx_alloc_default(void)
+{
+	return (cx_alloc){default_realloc, NULL};
+}
 
 void *cx_realloc(const cx_alloc *a, void *ptr, size_t old, size_t size)
 {
@@ -60,7 +69,10 @@ void *cx_realloc(const cx_alloc *a, void *ptr, size_t old, size_t size)
 	return a->realloc(a->ctx, ptr, old, size);
 }
 
-void *cx_malloc(const cx_alloc *a, size_t size) { return cx_realloc(a, NULL, 0, size ? size : 1); }
+void *cx_malloc(const cx_alloc *a, size_t size)
+{
+	return cx_realloc(a, NULL, 0, size ? size : 1);
+}
 
 void *cx_calloc(const cx_alloc *a, size_t n, size_t size)
 {
@@ -95,7 +107,10 @@ static void *fault_realloc(void *ctx, void *ptr, size_t old, size_t size)
 	return p;
 }
 
-cx_alloc cx_alloc_fault(cx_fault *fault) { return (cx_alloc){fault_realloc, fault}; }
+cx_alloc cx_alloc_fault(cx_fault *fault)
+{
+	return (cx_alloc){fault_realloc, fault};
+}
 
 /* ---- arena ---- */
 
@@ -161,7 +176,10 @@ void *cx_arena_memdup(cx_arena *a, const void *p, size_t size)
 	return d;
 }
 
-char *cx_arena_strdup(cx_arena *a, const char *s) { return s ? cx_arena_memdup(a, s, strlen(s) + 1) : NULL; }
+char *cx_arena_strdup(cx_arena *a, const char *s)
+{
+	return s ? cx_arena_memdup(a, s, strlen(s) + 1) : NULL;
+}
 
 void cx_arena_reset(cx_arena *a)
 {

@@ -12,7 +12,8 @@
 int cx__cmd_fail(const char *cmd, const cx_err *err);
 int cx__cmd_usage(const char *cmd, const char *fmt, ...) CX_PRINTF(2, 3);
 
-/* The runtime and the device named by --backend ("cpu", "ref", "cpu:0"; NULL: the best there is). */
+/* The runtime and the device named by --backend ("cpu", "ref", "cpu:0"; NULL: the best there is).
+ */
 typedef struct cx_host {
 	cx_runtime *rt;
 	cx_device *dev;

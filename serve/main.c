@@ -20,7 +20,7 @@ int cx__cmd_fail(const char *cmd, const cx_err *err)
 {
 	fflush(stdout);
 	fprintf(stderr, "cortex %s: %s\n", cmd,
-		err->msg[0] ? err->msg : cx_status_text(err->code ? err->code : CX_ERR_ARGUMENT));
+	    err->msg[0] ? err->msg : cx_status_text(err->code ? err->code : CX_ERR_ARGUMENT));
 	return 1;
 }
 
@@ -52,7 +52,8 @@ cx_status cx__host_open(const char *backend, cx_host *out, cx_err *err)
 		char *end;
 		long v = strtol(colon + 1, &end, 10);
 		if (*end || end == colon + 1 || v < 0 || v > 1024)
-			return CX_FAIL(err, CX_ERR_ARGUMENT, "backend '%s': the device index is no number", backend);
+			return CX_FAIL(
+			    err, CX_ERR_ARGUMENT, "backend '%s': the device index is no number", backend);
 		index = (int)v;
 	}
 	if ((st = cx_runtime_create(NULL, &out->rt, err)) != CX_OK) return st;
@@ -69,7 +70,9 @@ void cx__host_close(cx_host *host)
 
 static void help(FILE *to)
 {
-	fprintf(to, "cortex %s: a portable compute-graph runtime\n\nusage: cortex COMMAND [OPTIONS]\n\n", CX_VERSION);
+	fprintf(to,
+	    "cortex %s: a portable compute-graph runtime\n\nusage: cortex COMMAND [OPTIONS]\n\n",
+	    CX_VERSION);
 	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
 		fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].doc);
 	fprintf(to, "\ncortex COMMAND --help tells a command's options.\n");
