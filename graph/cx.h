@@ -86,6 +86,7 @@ typedef struct cx_list {
 #define CX_FIELD_F float
 #define CX_FIELD_B bool
 #define CX_FIELD_D cx_dtype
+#define CX_FIELD_O int64_t
 #define CX_FIELD_L cx_list
 #define X(kind, name, def, doc) CX_FIELD_##kind name;
 #define CX_ATTR(name, fields)                                                                      \

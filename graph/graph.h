@@ -33,7 +33,7 @@ typedef enum cx_attr_id {
 
 /* One field of an attribute struct: how attr.c prints, parses, compares and randomises it. */
 typedef struct cx_field {
-	char kind; /* 'I' 'F' 'B' 'D' 'L' */
+	char kind; /* 'I' 'F' 'B' 'D' 'O' 'L' */
 	const char *name, *doc;
 	uint16_t offset;
 } cx_field;
