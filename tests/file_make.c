@@ -1,0 +1,220 @@
+/* file_make.c - makes files for tests, good ones and bad ones. See file_make.h. */
+#include "tests/file_make.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void give_up(const char *what, const char *path)
+{
+	fprintf(stderr, "%s: ", what);
+	perror(path);
+	exit(2);
+}
+
+/* ---- bytes ---- */
+
+void bytes_put(bytes *b, const void *p, size_t n)
+{
+	if (b->cap - b->n < n) {
+		b->cap = (b->n + n) * 2 + 64;
+		b->p = realloc(b->p, b->cap);
+		if (!b->p) give_up("bytes", "realloc");
+	}
+	if (n) memcpy(b->p + b->n, p, n);
+	b->n += n;
+}
+
+void bytes_u8(bytes *b, uint8_t v)
+{
+	bytes_put(b, &v, sizeof v);
+}
+
+void bytes_u16(bytes *b, uint16_t v)
+{
+	bytes_put(b, &v, sizeof v);
+}
+
+void bytes_u32(bytes *b, uint32_t v)
+{
+	bytes_put(b, &v, sizeof v);
+}
+
+void bytes_u64(bytes *b, uint64_t v)
+{
+	bytes_put(b, &v, sizeof v);
+}
+
+void bytes_f32(bytes *b, float v)
+{
+	bytes_put(b, &v, sizeof v);
+}
+
+void bytes_f64(bytes *b, double v)
+{
+	bytes_put(b, &v, sizeof v);
+}
+
+void bytes_text(bytes *b, const char *s)
+{
+	bytes_put(b, s, strlen(s));
+}
+
+void bytes_align(bytes *b, size_t align)
+{
+	while (b->n % align) bytes_u8(b, 0);
+}
+
+void bytes_fill(bytes *b, size_t n)
+{
+	for (size_t i = 0; i < n; i++) bytes_u8(b, (uint8_t)i);
+}
+
+void bytes_free(bytes *b)
+{
+	free(b->p);
+	memset(b, 0, sizeof *b);
+}
+
+bytes bytes_load(const char *path)
+{
+	FILE *f = fopen(path, "rb");
+	unsigned char buf[65536];
+	bytes b = {0};
+	size_t n;
+	if (!f) give_up("cannot read", path);
+	while ((n = fread(buf, 1, sizeof buf, f)) > 0) bytes_put(&b, buf, n);
+	fclose(f);
+	return b;
+}
+
+void bytes_save(const bytes *b, const char *path)
+{
+	FILE *f = fopen(path, "wb");
+	if (!f || fwrite(b->p, 1, b->n, f) != b->n || fclose(f) != 0) give_up("cannot write", path);
+}
+
+/* ---- GGUF ---- */
+
+void gguf_head(bytes *b, uint32_t version, uint64_t n_tensors, uint64_t n_kv)
+{
+	bytes_text(b, "GGUF");
+	bytes_u32(b, version);
+	bytes_u64(b, n_tensors);
+	bytes_u64(b, n_kv);
+}
+
+void gguf_text(bytes *b, const char *s)
+{
+	bytes_u64(b, strlen(s));
+	bytes_text(b, s);
+}
+
+void gguf_key(bytes *b, const char *key, uint32_t type)
+{
+	gguf_text(b, key);
+	bytes_u32(b, type);
+}
+
+void gguf_key_u32(bytes *b, const char *key, uint32_t v)
+{
+	gguf_key(b, key, 4);
+	bytes_u32(b, v);
+}
+
+void gguf_key_text(bytes *b, const char *key, const char *v)
+{
+	gguf_key(b, key, 8);
+	gguf_text(b, v);
+}
+
+void gguf_key_array(bytes *b, const char *key, uint32_t elem_type, uint64_t n)
+{
+	gguf_key(b, key, 9);
+	bytes_u32(b, elem_type);
+	bytes_u64(b, n);
+}
+
+void gguf_tensor(
+	bytes *b, const char *name, uint32_t n_dims, const uint64_t *ne, uint32_t type, uint64_t off)
+{
+	gguf_text(b, name);
+	bytes_u32(b, n_dims);
+	for (uint32_t i = 0; i < n_dims; i++) bytes_u64(b, ne[i]);
+	bytes_u32(b, type);
+	bytes_u64(b, off);
+}
+
+/* ---- places ---- */
+
+enum { PATH_SIZE = 1024, N_PATHS = 4 };
+
+static char paths[N_PATHS][PATH_SIZE];
+static char temp_dir[PATH_SIZE / 2];
+
+static char *next_path(void)
+{
+	static int i;
+	return paths[i++ % N_PATHS];
+}
+
+const char *fixture(const char *name)
+{
+	const char *root = getenv("CORTEX_FIXTURES");
+	char *path = next_path();
+	snprintf(path, PATH_SIZE, "%s/%s", root && *root ? root : "../shared/fixtures", name);
+	if (access(path, R_OK) == 0) return path;
+	printf("  # no fixture %s\n", path);
+	return NULL;
+}
+
+static void remove_temp_dir(void)
+{
+	DIR *d = opendir(temp_dir);
+	struct dirent *e;
+	if (!d) return;
+	while ((e = readdir(d))) {
+		char path[PATH_SIZE];
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
+		snprintf(path, sizeof path, "%s/%s", temp_dir, e->d_name);
+		if (remove(path) != 0) perror(path);
+	}
+	closedir(d);
+	rmdir(temp_dir);
+}
+
+const char *temp_path(const char *name)
+{
+	char *path = next_path();
+	if (!temp_dir[0]) {
+		const char *root = getenv("TMPDIR");
+		snprintf(temp_dir, sizeof temp_dir, "%s/cortex-test-XXXXXX", root && *root ? root : "/tmp");
+		if (!mkdtemp(temp_dir)) give_up("no temporary folder", temp_dir);
+		atexit(remove_temp_dir);
+	}
+	snprintf(path, PATH_SIZE, "%s/%s", temp_dir, name);
+	return path;
+}
+
+void fuzz_seed(const char *target, const char *name, const bytes *b)
+{
+	char exe[PATH_SIZE / 2], path[PATH_SIZE];
+	ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+	char *slash;
+	if (n <= 0) return; /* no seeds, then: the fuzzer begins with nothing */
+	exe[n] = '\0';
+	for (int up = 0; up < 2; up++) { /* <build>/tests/test_x */
+		slash = strrchr(exe, '/');
+		if (!slash) return;
+		*slash = '\0';
+	}
+	snprintf(path, sizeof path, "%s/corpus", exe);
+	mkdir(path, 0777);
+	snprintf(path, sizeof path, "%s/corpus/%s", exe, target);
+	mkdir(path, 0777);
+	snprintf(path, sizeof path, "%s/corpus/%s/%s", exe, target, name);
+	bytes_save(b, path);
+}
