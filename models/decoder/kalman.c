@@ -7,15 +7,16 @@
 
 enum { MAX_STATE = 8, MAX_GAIN = 512 };
 
-/* Everything the fit needs in double; d <= MAX_STATE states, u units, n bins. One block of memory. */
+/* Everything the fit needs in double; d <= MAX_STATE states, u units, n bins. One block of memory.
+ */
 typedef struct fit_work {
 	size_t d, u, n;
 	double *block;
 	size_t bytes;
-	double *x, *z;          /* [n,d], [n,u] centred */
-	double *c, *q;          /* [u,d], [u,u] */
-	double *s, *g, *ct;     /* [u,u] innovation covariance, [u,d], [d,u] */
-	double *z_mean;         /* [u] */
+	double *x, *z;      /* [n,d], [n,u] centred */
+	double *c, *q;      /* [u,d], [u,u] */
+	double *s, *g, *ct; /* [u,u] innovation covariance, [u,d], [d,u] */
+	double *z_mean;     /* [u] */
 	double a[MAX_STATE * MAX_STATE], w[MAX_STATE * MAX_STATE], x_mean[MAX_STATE];
 } fit_work;
 
@@ -78,7 +79,8 @@ static void residual_cov(const double *x, size_t d, const double *y, size_t m, s
 	}
 }
 
-/* One step of the Riccati recursion: P in, gain K [d,u] and M [d,d] out, P of the next step in place. */
+/* One step of the Riccati recursion: P in, gain K [d,u] and M [d,d] out, P of the next step in
+ * place. */
 static cx_status gain_step(fit_work *f, double *p, double *k, double *m, cx_err *err)
 {
 	size_t d = f->d, u = f->u;
@@ -87,8 +89,8 @@ static cx_status gain_step(fit_work *f, double *p, double *k, double *m, cx_err 
 	cx__mat_mul(ap, f->a, p, d, d, d);
 	cx__mat_mul_t(prior, ap, f->a, d, d, d);
 	for (size_t i = 0; i < d * d; i++) prior[i] += f->w[i];
-	cx__mat_mul(f->g, f->c, prior, u, d, d);      /* C P */
-	cx__mat_mul_t(f->s, f->g, f->c, u, d, u);     /* C P C' */
+	cx__mat_mul(f->g, f->c, prior, u, d, d);  /* C P */
+	cx__mat_mul_t(f->s, f->g, f->c, u, d, u); /* C P C' */
 	for (size_t i = 0; i < u * u; i++) f->s[i] += f->q[i];
 	if ((st = cx__chol_solve(f->s, u, f->g, d, "kalman fit", err)) != CX_OK) return st;
 	for (size_t i = 0; i < d; i++) /* K = P C' S^-1 = (S^-1 C P)' */
@@ -127,10 +129,12 @@ static cx_status fit(fit_work *f, cx_kalman *out, cx_err *err)
 	size_t d = f->d, u = f->u, n = f->n;
 	double scratch[MAX_STATE * MAX_STATE], e[MAX_STATE];
 	cx_status st;
-	if ((st = regress(f->x, d, f->x + d, d, n - 1, f->a, scratch, "kalman fit: movement", err)) != CX_OK)
+	if ((st = regress(f->x, d, f->x + d, d, n - 1, f->a, scratch, "kalman fit: movement", err)) !=
+		CX_OK)
 		return st;
 	residual_cov(f->x, d, f->x + d, d, n - 1, f->a, (double)(n - 1), e, f->w);
-	if ((st = regress(f->x, d, f->z, u, n, f->c, f->g, "kalman fit: counts", err)) != CX_OK) return st;
+	if ((st = regress(f->x, d, f->z, u, n, f->c, f->g, "kalman fit: counts", err)) != CX_OK)
+		return st;
 	residual_cov(f->x, d, f->z, u, n, f->c, (double)n, f->s, f->q);
 	for (size_t i = 0; i < u; i++) f->q[i * u + i] += 1e-6;
 	for (size_t i = 0; i < d; i++) {
@@ -149,8 +153,8 @@ cx_status cx_kalman_fit(const cx_session *s, size_t n_train, cx_kalman *out, cx_
 	cx_status st;
 	memset(out, 0, sizeof *out);
 	if (n_train < d + 2 || n_train > s->n_bins)
-		return CX_FAIL(err, CX_ERR_ARGUMENT, "kalman fit: %zu training bins of %zu; %zu at least", n_train,
-			s->n_bins, d + 2);
+		return CX_FAIL(err, CX_ERR_ARGUMENT, "kalman fit: %zu training bins of %zu; %zu at least",
+			n_train, s->n_bins, d + 2);
 	if (u > 4000) return CX_FAIL(err, CX_ERR_ARGUMENT, "kalman fit: %zu units; 4000 at most", u);
 	if ((st = work_init(&f, s, n_train, err)) != CX_OK) return st;
 	*out = (cx_kalman){.n_state = d, .n_units = u, .alloc = s->alloc};
@@ -160,8 +164,8 @@ cx_status cx_kalman_fit(const cx_session *s, size_t n_train, cx_kalman *out, cx_
 	out->x_mean = cx_calloc(&s->alloc, d, sizeof *out->x_mean);
 	out->x0 = cx_calloc(&s->alloc, d, sizeof *out->x0);
 	st = out->m && out->k && out->z_mean && out->x_mean && out->x0
-		? fit(&f, out, err)
-		: CX_FAIL(err, CX_ERR_MEMORY, "kalman fit: out of memory");
+			 ? fit(&f, out, err)
+			 : CX_FAIL(err, CX_ERR_MEMORY, "kalman fit: out of memory");
 	cx_free(&s->alloc, f.block, f.bytes);
 	if (st != CX_OK) cx_kalman_deinit(out);
 	return st;
@@ -188,11 +192,13 @@ cx_tensor cx_kalman_build(cx_graph *g, const cx_kalman *k)
 	z = cx_input(cx_at(g), "z", CX_F32, 2, (int64_t[]){1, u});
 	x = cx_state(g, "kalman.x", CX_F32, 2, (int64_t[]){1, d});
 	m = cx_gather(cx_at(g), cx_weight(g, "kalman.m", CX_F32, 3, (int64_t[]){n, d, d}), step, &rows);
-	gain = cx_gather(cx_at(g), cx_weight(g, "kalman.k", CX_F32, 3, (int64_t[]){n, d, u}), step, &rows);
+	gain =
+		cx_gather(cx_at(g), cx_weight(g, "kalman.k", CX_F32, 3, (int64_t[]){n, d, u}), step, &rows);
 	m = cx_reshape(g, m, &(cx_attr_dims){.dims = cx_list_of(2, (int)d, (int)d)});
 	gain = cx_reshape(g, gain, &(cx_attr_dims){.dims = cx_list_of(2, (int)d, (int)u)});
 	z = cx_sub(cx_at(g), z, cx_weight(g, "kalman.z_mean", CX_F32, 1, &u));
-	next = cx_add(cx_at(g), cx_matmul(cx_at(g), x, m, &linear), cx_matmul(cx_at(g), z, gain, &linear));
+	next =
+		cx_add(cx_at(g), cx_matmul(cx_at(g), x, m, &linear), cx_matmul(cx_at(g), z, gain, &linear));
 	next = cx_assign(cx_at(g), x, next);
 	y = cx_add(cx_at(g), next, cx_weight(g, "kalman.x_mean", CX_F32, 1, &d));
 	cx_output(g, "y", y);
@@ -208,7 +214,8 @@ cx_status cx_kalman_store(const cx_kalman *k, cx_store *store, cx_err *err)
 			 k->n_gain * k->n_state * k->n_state * f, err)) != CX_OK ||
 		(st = cx_store_weight(store, "kalman.k", CX_F32, 3, (int64_t[]){n, d, u}, k->k,
 			 k->n_gain * k->n_state * k->n_units * f, err)) != CX_OK ||
-		(st = cx_store_weight(store, "kalman.z_mean", CX_F32, 1, &u, k->z_mean, k->n_units * f, err)) != CX_OK)
+		(st = cx_store_weight(
+			 store, "kalman.z_mean", CX_F32, 1, &u, k->z_mean, k->n_units * f, err)) != CX_OK)
 		return st;
 	return cx_store_weight(store, "kalman.x_mean", CX_F32, 1, &d, k->x_mean, k->n_state * f, err);
 }

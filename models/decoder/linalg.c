@@ -27,7 +27,8 @@ cx_status cx__chol_solve(double *a, size_t n, double *b, size_t d, const char *w
 		pivot = row[i] - dot(row, row, i);
 		if (!(pivot > 0) || isinf(pivot))
 			return CX_FAIL(err, CX_ERR_ARGUMENT,
-				"%s: the matrix is not positive definite (pivot %zu is %g); more data or a larger ridge is "
+				"%s: the matrix is not positive definite (pivot %zu is %g); more data or a larger "
+				"ridge is "
 				"needed",
 				what, i, pivot);
 		row[i] = sqrt(pivot);

@@ -22,11 +22,13 @@ cx_status cx_session_init(cx_session *s, const cx_alloc *alloc, size_t n_bins, s
 	s->alloc = alloc ? *alloc : cx_alloc_default();
 	if (n_bins < 1 || n_units < 1 || n_units > 65535 || n_kin < 1 || n_kin > 8)
 		return CX_FAIL(err, CX_ERR_SHAPE,
-			"a session of %zu bins, %zu units and %zu kinematic columns: bins >= 1, units 1..65535 and "
+			"a session of %zu bins, %zu units and %zu kinematic columns: bins >= 1, units 1..65535 "
+			"and "
 			"columns 1..8 are wanted",
 			n_bins, n_units, n_kin);
 	if (n_bins > UINT32_MAX / n_units || n_bins > SIZE_MAX / 64)
-		return CX_FAIL(err, CX_ERR_SHAPE, "a session of %zu bins x %zu units is too large", n_bins, n_units);
+		return CX_FAIL(
+			err, CX_ERR_SHAPE, "a session of %zu bins x %zu units is too large", n_bins, n_units);
 	s->n_bins = n_bins;
 	s->n_units = n_units;
 	s->n_kin = n_kin;
@@ -36,8 +38,8 @@ cx_status cx_session_init(cx_session *s, const cx_alloc *alloc, size_t n_bins, s
 	if (with_bayes) s->bayes = cx_calloc(&s->alloc, n_bins * n_kin, sizeof *s->bayes);
 	if (!s->spikes || !s->kin || (with_bayes && !s->bayes)) {
 		cx_session_deinit(s);
-		return CX_FAIL(err, CX_ERR_MEMORY, "a session of %zu bins x %zu units: out of memory", n_bins,
-			n_units);
+		return CX_FAIL(err, CX_ERR_MEMORY, "a session of %zu bins x %zu units: out of memory",
+			n_bins, n_units);
 	}
 	return CX_OK;
 }
@@ -56,8 +58,9 @@ static cx_status check_shapes(const cx_npy *spikes, const cx_npy *kin, cx_err *e
 		return CX_FAIL(err, CX_ERR_SHAPE, "%.100s: spikes have rank %d; [bins, units] is wanted",
 			spikes->label, (int)spikes->rank);
 	if (kin->rank != 2)
-		return CX_FAIL(err, CX_ERR_SHAPE, "%.100s: kinematics have rank %d; [bins, columns] is wanted",
-			kin->label, (int)kin->rank);
+		return CX_FAIL(err, CX_ERR_SHAPE,
+			"%.100s: kinematics have rank %d; [bins, columns] is wanted", kin->label,
+			(int)kin->rank);
 	if (spikes->dims[0] != kin->dims[0])
 		return CX_FAIL(err, CX_ERR_SHAPE, "%.80s has %lld bins, but %.80s has %lld", spikes->label,
 			(long long)spikes->dims[0], kin->label, (long long)kin->dims[0]);
@@ -84,8 +87,8 @@ static cx_status fill(const cx_npy *spikes, const cx_npy *kin, cx_session *s, cx
 	cx_npy_to_f64(kin, s->kin);
 	for (size_t i = 0; i < s->n_bins * s->n_kin; i++)
 		if (!isfinite(s->kin[i]))
-			return CX_FAIL(err, CX_ERR_FORMAT, "%.100s: bin %zu, column %zu: %g is not finite", kin->label,
-				i / s->n_kin, i % s->n_kin, s->kin[i]);
+			return CX_FAIL(err, CX_ERR_FORMAT, "%.100s: bin %zu, column %zu: %g is not finite",
+				kin->label, i / s->n_kin, i % s->n_kin, s->kin[i]);
 	return CX_OK;
 }
 

@@ -6,11 +6,12 @@
 
 typedef struct cx_session {
 	size_t n_bins, n_units, n_kin;
-	double bin_seconds;      /* 0 if unknown */
-	uint8_t *spikes;         /* [n_bins, n_units] counts per bin */
-	double *kin;             /* [n_bins, n_kin] */
-	char kin_name[8][16];    /* "pos_x" ... ; n_kin <= 8 */
-	double *bayes;           /* [n_bins, n_kin] Bayes-optimal causal decoding, simulated sessions only, else NULL */
+	double bin_seconds;   /* 0 if unknown */
+	uint8_t *spikes;      /* [n_bins, n_units] counts per bin */
+	double *kin;          /* [n_bins, n_kin] */
+	char kin_name[8][16]; /* "pos_x" ... ; n_kin <= 8 */
+	double *bayes; /* [n_bins, n_kin] Bayes-optimal causal decoding, simulated sessions only, else
+					  NULL */
 	cx_alloc alloc;
 } cx_session;
 
@@ -19,9 +20,10 @@ cx_status cx_session_init(cx_session *s, const cx_alloc *alloc, size_t n_bins, s
 	size_t n_kin, bool with_bayes, cx_err *err);
 void cx_session_deinit(cx_session *s); /* zeroed or half-built is fine */
 
-/* From two NPY files: counts [n_bins, n_units] of any integer or float type with values 0..255 (whole numbers),
- * kinematics [n_bins, 1..8] of any float type, finite. Four columns are named pos_x pos_y vel_x vel_y, two are
- * named vel_x vel_y, others y0 y1 ... Errors name the file and the offending row. */
+/* From two NPY files: counts [n_bins, n_units] of any integer or float type with values 0..255
+ * (whole numbers), kinematics [n_bins, 1..8] of any float type, finite. Four columns are named
+ * pos_x pos_y vel_x vel_y, two are named vel_x vel_y, others y0 y1 ... Errors name the file and the
+ * offending row. */
 cx_status cx_session_load(const char *spikes_path, const char *kin_path, const cx_alloc *alloc,
 	cx_session *out, cx_err *err);
 

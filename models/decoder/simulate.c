@@ -1,8 +1,9 @@
 /* simulate.c - draws a reaching session and filters it exactly. See simulate.h.
  *
- * States: 0 is rest at the centre; target k (direction, distance) has a block of 2 L + 1 states: L phases out,
- * rest at the target, L phases back; L = lead + M, M bins of movement. Neural drive at phase p is the velocity at
- * phase p + lead, so the first `lead` phases of a reach are preparation without movement. */
+ * States: 0 is rest at the centre; target k (direction, distance) has a block of 2 L + 1 states: L
+ * phases out, rest at the target, L phases back; L = lead + M, M bins of movement. Neural drive at
+ * phase p is the velocity at phase p + lead, so the first `lead` phases of a reach are preparation
+ * without movement. */
 #include "models/decoder/simulate.h"
 
 #include <math.h>
@@ -13,7 +14,9 @@ enum { N_DIRECTIONS = 16, N_DISTANCES = 2, N_TARGETS = N_DIRECTIONS * N_DISTANCE
 static const double distance_m[N_DISTANCES] = {0.08, 0.12};
 static const double reach_seconds = 0.6, lead_seconds = 0.1, rest_seconds = 0.4;
 
-typedef struct rng { uint64_t s; } rng;
+typedef struct rng {
+	uint64_t s;
+} rng;
 
 /* SplitMix64 (Steele, Lea, Flood 2014). */
 static uint64_t rng_next(rng *r)
@@ -24,7 +27,10 @@ static uint64_t rng_next(rng *r)
 	return z ^ (z >> 31);
 }
 
-static double rng_uniform(rng *r) { return (double)(rng_next(r) >> 11) * 0x1p-53; }
+static double rng_uniform(rng *r)
+{
+	return (double)(rng_next(r) >> 11) * 0x1p-53;
+}
 
 /* By inversion: rates are a few spikes per bin at most. */
 static unsigned rng_poisson(rng *r, double rate)
@@ -37,11 +43,11 @@ static unsigned rng_poisson(rng *r, double rate)
 
 typedef struct world {
 	size_t n_states, n_units, m, lead, len; /* len = L */
-	double bin, p_leave;   /* seconds; chance to leave a rest per bin */
-	double *log_rate;      /* [n_states, n_units] of the expected count per bin */
-	double *rate_sum;      /* [n_states] */
-	double *kin;           /* [n_states, 4] */
-	double *belief, *next; /* [n_states] */
+	double bin, p_leave;                    /* seconds; chance to leave a rest per bin */
+	double *log_rate;                       /* [n_states, n_units] of the expected count per bin */
+	double *rate_sum;                       /* [n_states] */
+	double *kin;                            /* [n_states, 4] */
+	double *belief, *next;                  /* [n_states] */
 	const cx_alloc *alloc;
 	double *block;
 	size_t bytes;
@@ -53,15 +59,19 @@ static double minimum_jerk(double s)
 	return s * s * s * (10 + s * (6 * s - 15));
 }
 
-/* Signed place (m) and speed (m/s) along the reach of `dist` at the end of bin i, counted from movement onset. */
+/* Signed place (m) and speed (m/s) along the reach of `dist` at the end of bin i, counted from
+ * movement onset. */
 static void profile(const world *w, double dist, long i, double *place, double *speed)
 {
-	double a = minimum_jerk((double)i / (double)w->m), b = minimum_jerk((double)(i + 1) / (double)w->m);
+	double a = minimum_jerk((double)i / (double)w->m),
+		   b = minimum_jerk((double)(i + 1) / (double)w->m);
 	*place = dist * b;
 	*speed = dist * (b - a) / w->bin;
 }
 
-typedef struct tuning { double base, depth, speed, preferred; } tuning;
+typedef struct tuning {
+	double base, depth, speed, preferred;
+} tuning;
 
 static void set_state(world *w, size_t s, double angle, double place, double speed, double drive,
 	double v_max, const tuning *tune)
@@ -75,7 +85,7 @@ static void set_state(world *w, size_t s, double angle, double place, double spe
 	for (size_t u = 0; u < w->n_units; u++) {
 		double rel = drive / v_max; /* signed: back is the opposite direction */
 		double hz = tune[u].base + tune[u].depth * rel * cos(angle - tune[u].preferred) +
-			tune[u].speed * fabs(rel);
+					tune[u].speed * fabs(rel);
 		double mean = (hz > 0.5 ? hz : 0.5) * w->bin;
 		w->log_rate[s * w->n_units + u] = log(mean);
 		w->rate_sum[s] += mean;
@@ -100,7 +110,8 @@ static void set_states(world *w, const tuning *tune)
 	}
 }
 
-static cx_status world_init(world *w, const cx_simulate_opts *o, const cx_alloc *alloc, rng *r, cx_err *err)
+static cx_status world_init(
+	world *w, const cx_simulate_opts *o, const cx_alloc *alloc, rng *r, cx_err *err)
 {
 	size_t n, total;
 	tuning *tune;
@@ -204,11 +215,14 @@ cx_status cx_simulate(const cx_simulate_opts *o, const cx_alloc *alloc,
 	cx_status st;
 	memset(out, 0, sizeof *out);
 	if (o->n_units < 1 || o->n_units > 1000)
-		return CX_FAIL(err, CX_ERR_ARGUMENT, "simulate: %zu units; 1..1000 are possible", o->n_units);
+		return CX_FAIL(
+			err, CX_ERR_ARGUMENT, "simulate: %zu units; 1..1000 are possible", o->n_units);
 	if (!(o->bin_seconds >= 0.005 && o->bin_seconds <= 0.2))
-		return CX_FAIL(err, CX_ERR_ARGUMENT, "simulate: bins of %g s; 0.005..0.2 are possible", o->bin_seconds);
+		return CX_FAIL(err, CX_ERR_ARGUMENT, "simulate: bins of %g s; 0.005..0.2 are possible",
+			o->bin_seconds);
 	if (!(o->seconds >= 10 * o->bin_seconds && o->seconds <= 86400))
-		return CX_FAIL(err, CX_ERR_ARGUMENT, "simulate: %g s; ten bins to a day are possible", o->seconds);
+		return CX_FAIL(
+			err, CX_ERR_ARGUMENT, "simulate: %g s; ten bins to a day are possible", o->seconds);
 	n = (size_t)(o->seconds / o->bin_seconds + 0.5);
 	if ((st = world_init(&w, o, alloc, &r, err)) != CX_OK) return st;
 	if ((st = cx_session_init(out, alloc, n, o->n_units, 4, true, err)) != CX_OK) goto done;

@@ -44,15 +44,16 @@ static bool events_init(events *e, const cx_session *s, size_t n_bins)
 	return true;
 }
 
-
-/* Gram matrix of the lagged counts, lower triangle by blocks of lags. Block (h1, h2), h1 >= h2, is the sum over
- * t in [h1, n) of s[t-h1] s[t-h2]'; with u = t-h2 and lag = h1-h2 that is the sum over u in [lag, n-h2) of
- * s[u-lag] s[u]': block (h+1, h2+1) is block (h1, h2) less one term. So only the first column is summed whole. */
+/* Gram matrix of the lagged counts, lower triangle by blocks of lags. Block (h1, h2), h1 >= h2, is
+ * the sum over t in [h1, n) of s[t-h1] s[t-h2]'; with u = t-h2 and lag = h1-h2 that is the sum over
+ * u in [lag, n-h2) of s[u-lag] s[u]': block (h+1, h2+1) is block (h1, h2) less one term. So only
+ * the first column is summed whole. */
 static void gram(double *g, const events *e, size_t n_units, size_t history)
 {
 	size_t k = n_units * history, n = e->n_bins;
 	for (size_t lag = 0; lag < history && lag < n; lag++) {
-		double *first = g + lag * n_units * k; /* block (lag, 0), stored transposed: rows s[u-lag] */
+		double *first =
+			g + lag * n_units * k; /* block (lag, 0), stored transposed: rows s[u-lag] */
 		for (size_t u = lag; u < n; u++)
 			for (uint32_t i = e->start[u - lag]; i < e->start[u - lag + 1]; i++)
 				for (uint32_t j = e->start[u]; j < e->start[u + 1]; j++)
@@ -118,8 +119,8 @@ static cx_status fit(const cx_session *s, size_t n_train, cx_wiener *w, double *
 	return CX_OK;
 }
 
-cx_status cx_wiener_fit(const cx_session *s, size_t n_train, size_t history, double ridge,
-	cx_wiener *out, cx_err *err)
+cx_status cx_wiener_fit(
+	const cx_session *s, size_t n_train, size_t history, double ridge, cx_wiener *out, cx_err *err)
 {
 	size_t k, d = s->n_kin;
 	double *g = NULL, *xty = NULL, *x_mean = NULL, *y_mean = NULL;
@@ -128,15 +129,22 @@ cx_status cx_wiener_fit(const cx_session *s, size_t n_train, size_t history, dou
 	if (history < 1 || history > 1000)
 		return CX_FAIL(err, CX_ERR_ARGUMENT, "wiener fit: history %zu is not in 1..1000", history);
 	if (!(ridge >= 0 && ridge < 1e300))
-		return CX_FAIL(err, CX_ERR_ARGUMENT, "wiener fit: ridge %g is negative or no number", ridge);
+		return CX_FAIL(
+			err, CX_ERR_ARGUMENT, "wiener fit: ridge %g is negative or no number", ridge);
 	if (n_train < 2 || n_train > s->n_bins)
-		return CX_FAIL(err, CX_ERR_ARGUMENT, "wiener fit: %zu training bins of %zu", n_train, s->n_bins);
+		return CX_FAIL(
+			err, CX_ERR_ARGUMENT, "wiener fit: %zu training bins of %zu", n_train, s->n_bins);
 	k = history * s->n_units;
 	if (k > 40000)
 		return CX_FAIL(err, CX_ERR_ARGUMENT,
-			"wiener fit: %zu features (history %zu x %zu units); 40000 at most", k, history, s->n_units);
-	*out = (cx_wiener){.history = history, .n_units = s->n_units, .n_out = d, .n_features = k,
-		.ridge = ridge, .alloc = s->alloc};
+			"wiener fit: %zu features (history %zu x %zu units); 40000 at most", k, history,
+			s->n_units);
+	*out = (cx_wiener){.history = history,
+		.n_units = s->n_units,
+		.n_out = d,
+		.n_features = k,
+		.ridge = ridge,
+		.alloc = s->alloc};
 	out->w = cx_calloc(&s->alloc, d * k, sizeof *out->w);
 	out->bias = cx_calloc(&s->alloc, d, sizeof *out->bias);
 	g = cx_calloc(&s->alloc, k * k, sizeof *g);
@@ -144,8 +152,8 @@ cx_status cx_wiener_fit(const cx_session *s, size_t n_train, size_t history, dou
 	x_mean = cx_calloc(&s->alloc, k, sizeof *x_mean);
 	y_mean = cx_calloc(&s->alloc, d, sizeof *y_mean);
 	st = out->w && out->bias && g && xty && x_mean && y_mean
-		? fit(s, n_train, out, g, xty, x_mean, y_mean, err)
-		: CX_FAIL(err, CX_ERR_MEMORY, "wiener fit: %zu features do not fit in memory", k);
+			 ? fit(s, n_train, out, g, xty, x_mean, y_mean, err)
+			 : CX_FAIL(err, CX_ERR_MEMORY, "wiener fit: %zu features do not fit in memory", k);
 	cx_free(&s->alloc, g, k * k * sizeof *g);
 	cx_free(&s->alloc, xty, k * d * sizeof *xty);
 	cx_free(&s->alloc, x_mean, k * sizeof *x_mean);
@@ -189,5 +197,6 @@ cx_status cx_wiener_store(const cx_wiener *w, cx_store *store, cx_err *err)
 	cx_status st = cx_store_weight(store, "wiener.w", CX_F32, 2, (int64_t[]){d, k}, w->w,
 		w->n_out * w->n_features * sizeof *w->w, err);
 	if (st != CX_OK) return st;
-	return cx_store_weight(store, "wiener.bias", CX_F32, 1, &d, w->bias, w->n_out * sizeof *w->bias, err);
+	return cx_store_weight(
+		store, "wiener.bias", CX_F32, 1, &d, w->bias, w->n_out * sizeof *w->bias, err);
 }

@@ -1,0 +1,267 @@
+/* cmd_decoder.c - `cortex decoder`: demo, eval, simulate. */
+#include "serve/cmd_decoder.h"
+#include "models/decoder/metrics.h"
+#include "models/decoder/simulate.h"
+#include "models/files/npy.h"
+#include "serve/svg.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <glob.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char usage[] =
+	"usage: cortex decoder demo [--data DIR|SPIKES.npy,KINEMATICS.npy] [--out DIR] [OPTIONS]\n"
+	"       cortex decoder eval --spikes F.npy --kinematics F.npy [--method wiener|kalman] "
+	"[OPTIONS]\n"
+	"       cortex decoder simulate --out DIR [--seed N] [--units N] [--seconds S] [--bin S]\n"
+	"\n"
+	"demo      fits on the first part of a recording (simulated if there is no --data), decodes "
+	"the rest\n"
+	"          through a planned graph, and draws true against decoded velocity to "
+	"DIR/decoded.svg\n"
+	"eval      the same without a picture: R2 per column\n"
+	"simulate  writes a reaching session: spikes.npy, kinematics.npy, bayes.npy (the best causal "
+	"decoding)\n"
+	"\n"
+	"  --method M          wiener (default) or kalman\n"
+	"  --history N         bins per window, this one and the N-1 before it; default 10\n"
+	"  --ridge X           penalty on every weight; default 10\n"
+	"  --train-fraction X  default 0.8\n"
+	"  --bin S             seconds per bin of a recording, for the picture's axis\n"
+	"  --backend B         cpu, ref, ...; default: the best there is\n"
+	"  --json              one JSON object on stdout\n"
+	"  --seed N --units N --seconds S   of the simulated session\n";
+
+enum {
+	OPT_DATA = 256,
+	OPT_OUT,
+	OPT_SPIKES,
+	OPT_KIN,
+	OPT_METHOD,
+	OPT_HISTORY,
+	OPT_RIDGE,
+	OPT_FRACTION,
+	OPT_BIN,
+	OPT_BACKEND,
+	OPT_JSON,
+	OPT_SEED,
+	OPT_UNITS,
+	OPT_SECONDS,
+	OPT_HELP
+};
+
+static const struct option long_options[] = {{"data", required_argument, NULL, OPT_DATA},
+	{"out", required_argument, NULL, OPT_OUT}, {"spikes", required_argument, NULL, OPT_SPIKES},
+	{"kinematics", required_argument, NULL, OPT_KIN},
+	{"method", required_argument, NULL, OPT_METHOD},
+	{"history", required_argument, NULL, OPT_HISTORY},
+	{"ridge", required_argument, NULL, OPT_RIDGE},
+	{"train-fraction", required_argument, NULL, OPT_FRACTION},
+	{"bin", required_argument, NULL, OPT_BIN}, {"backend", required_argument, NULL, OPT_BACKEND},
+	{"json", no_argument, NULL, OPT_JSON}, {"seed", required_argument, NULL, OPT_SEED},
+	{"units", required_argument, NULL, OPT_UNITS},
+	{"seconds", required_argument, NULL, OPT_SECONDS}, {"help", no_argument, NULL, OPT_HELP}, {0}};
+
+/* A whole number or a finite one; anything else is refused with the option's name. */
+static bool number(
+	const char *name, const char *text, double lo, double hi, bool whole, double *out)
+{
+	char *end;
+	errno = 0;
+	*out = strtod(text, &end);
+	if (end != text && !*end && errno == 0 && *out >= lo && *out <= hi &&
+		(!whole || *out == floor(*out)))
+		return true;
+	cx__cmd_usage("decoder", "--%s '%.40s' is not %s in %g..%g", name, text,
+		whole ? "a whole number" : "a number", lo, hi);
+	return false;
+}
+
+static bool set_option(decoder_args *a, int opt)
+{
+	double v;
+	switch (opt) {
+	case OPT_DATA:
+		a->data = optarg;
+		return true;
+	case OPT_OUT:
+		a->out = optarg;
+		return true;
+	case OPT_SPIKES:
+		a->spikes = optarg;
+		return true;
+	case OPT_KIN:
+		a->kin = optarg;
+		return true;
+	case OPT_BACKEND:
+		a->backend = optarg;
+		return true;
+	case OPT_JSON:
+		a->json = true;
+		return true;
+	case OPT_METHOD:
+		a->fit.method = !strcmp(optarg, "kalman") ? CX_LINEAR_KALMAN : CX_LINEAR_WIENER;
+		if (!strcmp(optarg, "kalman") || !strcmp(optarg, "wiener")) return true;
+		cx__cmd_usage("decoder", "there is no method '%.40s' (wiener, kalman)", optarg);
+		return false;
+	case OPT_HISTORY:
+		if (!number("history", optarg, 1, 1000, true, &v)) return false;
+		a->fit.history = (size_t)v;
+		return true;
+	case OPT_RIDGE:
+		return number("ridge", optarg, 0, 1e12, false, &a->fit.ridge);
+	case OPT_FRACTION:
+		return number("train-fraction", optarg, 0.01, 0.99, false, &a->fraction);
+	case OPT_BIN:
+		return number("bin", optarg, 1e-4, 10, false, &a->sim.bin_seconds);
+	case OPT_SECONDS:
+		return number("seconds", optarg, 1, 86400, false, &a->sim.seconds);
+	case OPT_SEED:
+		if (!number("seed", optarg, 0, 9007199254740992.0, true, &v)) return false;
+		a->sim.seed = (uint64_t)v;
+		return true;
+	case OPT_UNITS:
+		if (!number("units", optarg, 1, 1000, true, &v)) return false;
+		a->sim.n_units = (size_t)v;
+		return true;
+	}
+	return false;
+}
+
+/* A bar on stderr, where a person watches. */
+void cx__progress(void *what, double done)
+{
+	if (!isatty(STDERR_FILENO)) return;
+	fprintf(stderr, "\r%-22s [%-30.*s] %3.0f %%%s", (const char *)what, (int)(done * 30),
+		"##############################", done * 100, done >= 1 ? "\n" : "");
+}
+
+static cx_status make_folder(const char *path, cx_err *err)
+{
+	char part[1024];
+	if (snprintf(part, sizeof part, "%s", path) >= (int)sizeof part)
+		return CX_FAIL(err, CX_ERR_ARGUMENT, "--out: the path is too long");
+	for (char *c = part + 1; *c; c++)
+		if (*c == '/') {
+			*c = 0;
+			mkdir(part, 0777); /* an error shows in the last one */
+			*c = '/';
+		}
+	if (mkdir(part, 0777) != 0 && errno != EEXIST)
+		return CX_FAIL(err, CX_ERR_IO, "%.120s: %s", path, strerror(errno));
+	return CX_OK;
+}
+
+/* DIR with spikes*.npy and kinematics*.npy, or the two paths with a comma between. */
+static cx_status load_data(const char *data, cx_session *s, cx_err *err)
+{
+	char a[1024], b[1024];
+	const char *comma = strchr(data, ',');
+	struct stat info;
+	glob_t ga = {0}, gb = {0};
+	cx_status st;
+	if (comma && stat(data, &info) != 0) {
+		snprintf(a, sizeof a, "%.*s", (int)(comma - data), data);
+		return cx_session_load(a, comma + 1, NULL, s, err);
+	}
+	if (stat(data, &info) != 0) return CX_FAIL(err, CX_ERR_IO, "%.120s: %s", data, strerror(errno));
+	if (!S_ISDIR(info.st_mode))
+		return CX_FAIL(err, CX_ERR_ARGUMENT,
+			"%.100s is not a folder; give DIR or SPIKES.npy,KINEMATICS.npy", data);
+	snprintf(a, sizeof a, "%s/spikes*.npy", data);
+	snprintf(b, sizeof b, "%s/kinematics*.npy", data);
+	if (glob(a, 0, NULL, &ga) != 0 || glob(b, 0, NULL, &gb) != 0)
+		st = CX_FAIL(err, CX_ERR_IO, "%.100s has no spikes*.npy and kinematics*.npy", data);
+	else st = cx_session_load(ga.gl_pathv[0], gb.gl_pathv[0], NULL, s, err);
+	globfree(&ga);
+	globfree(&gb);
+	return st;
+}
+
+static cx_status write_session(const cx_session *s, const char *dir, cx_err *err)
+{
+	int64_t counts[2] = {(int64_t)s->n_bins, (int64_t)s->n_units};
+	int64_t kin[2] = {(int64_t)s->n_bins, (int64_t)s->n_kin};
+	char path[1100];
+	cx_status st;
+	snprintf(path, sizeof path, "%s/spikes.npy", dir);
+	if ((st = cx_npy_write(NULL, path, CX_NPY_U1, 2, counts, s->spikes, err)) != CX_OK) return st;
+	snprintf(path, sizeof path, "%s/kinematics.npy", dir);
+	if ((st = cx_npy_write(NULL, path, CX_NPY_F8, 2, kin, s->kin, err)) != CX_OK) return st;
+	snprintf(path, sizeof path, "%s/bayes.npy", dir);
+	return cx_npy_write(NULL, path, CX_NPY_F8, 2, kin, s->bayes, err);
+}
+
+static cx_status simulate(decoder_args *a, cx_session *s, cx_err *err)
+{
+	double r2[8];
+	size_t first;
+	cx_status st = cx_simulate(&a->sim, NULL, cx__progress, (void *)"simulating", s, err);
+	if (st != CX_OK) return st;
+	first = cx_session_split(s, a->fraction);
+	cx_r2(s->kin + first * s->n_kin, s->bayes + first * s->n_kin, s->n_bins - first, s->n_kin, r2);
+	printf(
+		"simulated %zu units, %zu bins of %g ms, seed %llu; Bayes-optimal R2 on the last %zu bins:",
+		s->n_units, s->n_bins, 1e3 * s->bin_seconds, (unsigned long long)a->sim.seed,
+		s->n_bins - first);
+	for (size_t c = 0; c < s->n_kin; c++) printf(" %s %.4f", s->kin_name[c], r2[c]);
+	printf("\n");
+	return CX_OK;
+}
+
+static cx_status cmd_simulate(decoder_args *a, cx_err *err)
+{
+	cx_session s = {0};
+	cx_status st;
+	if (!a->out) return CX_FAIL(err, CX_ERR_ARGUMENT, "simulate needs --out DIR");
+	if ((st = make_folder(a->out, err)) != CX_OK) return st;
+	if ((st = simulate(a, &s, err)) == CX_OK && (st = write_session(&s, a->out, err)) == CX_OK)
+		printf("wrote %s/{spikes,kinematics,bayes}.npy\n", a->out);
+	cx_session_deinit(&s);
+	return st;
+}
+
+static cx_status cmd_eval(decoder_args *a, bool demo, cx_err *err)
+{
+	cx_session s = {0};
+	cx_status st;
+	if (demo && !a->out) a->out = ".";
+	if (demo && (st = make_folder(a->out, err)) != CX_OK) return st;
+	if (a->data) st = load_data(a->data, &s, err);
+	else if (a->spikes && a->kin) st = cx_session_load(a->spikes, a->kin, NULL, &s, err);
+	else if (demo && !a->spikes && !a->kin) st = simulate(a, &s, err);
+	else st = CX_FAIL(err, CX_ERR_ARGUMENT, "eval needs --spikes and --kinematics (or --data)");
+	if (st == CX_OK && s.bin_seconds == 0) s.bin_seconds = a->sim.bin_seconds;
+	if (st == CX_OK) st = cx__decoder_eval(a, &s, demo, err);
+	cx_session_deinit(&s);
+	return st;
+}
+
+int cx__cmd_decoder(int argc, char **argv)
+{
+	decoder_args a = {
+		.fit = {.history = 10, .ridge = 10}, .fraction = 0.8, .sim = cx_simulate_default()};
+	const char *what = argc > 1 ? argv[1] : "";
+	cx_err err = {0};
+	cx_status st;
+	int opt;
+	if (!strcmp(what, "--help") || !strcmp(what, "-h")) return fputs(usage, stdout) < 0;
+	optind = 2;
+	while (argc > 1 && (opt = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+		if (opt == OPT_HELP) return fputs(usage, stdout) < 0;
+		if (opt == '?' || !set_option(&a, opt)) return 1;
+	}
+	if (argc > 1 && optind < argc)
+		return cx__cmd_usage("decoder", "'%.60s' is no option", argv[optind]);
+	if (!strcmp(what, "simulate")) st = cmd_simulate(&a, &err);
+	else if (!strcmp(what, "eval")) st = cmd_eval(&a, false, &err);
+	else if (!strcmp(what, "demo")) st = cmd_eval(&a, true, &err);
+	else return cx__cmd_usage("decoder", "'%.40s' is none of demo, eval, simulate", what);
+	return st == CX_OK ? 0 : cx__cmd_fail("decoder", &err);
+}
