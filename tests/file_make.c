@@ -148,6 +148,58 @@ void gguf_tensor(
 	bytes_u64(b, off);
 }
 
+bytes gguf_good(void)
+{
+	enum { F32 = 0, Q8_0 = 8 };
+	static const uint64_t ne_4[] = {4}, ne_4_3[] = {4, 3}, ne_64_2[] = {64, 2};
+	bytes b = {0};
+	gguf_head(&b, 3, 3, 13);
+	gguf_key_text(&b, "general.architecture", "llama");
+	gguf_key_u32(&b, "general.alignment", 64);
+	gguf_key_u32(&b, "llama.block_count", 5);
+	gguf_key(&b, "small", 0), bytes_u8(&b, 200);
+	gguf_key(&b, "minus", 11), bytes_u64(&b, (uint64_t)-7);
+	gguf_key(&b, "huge", 10), bytes_u64(&b, UINT64_MAX);
+	gguf_key(&b, "eps", 6), bytes_f32(&b, 0.5f);
+	gguf_key(&b, "double", 12), bytes_f64(&b, -2.25);
+	gguf_key(&b, "flag", 7), bytes_u8(&b, 1);
+	gguf_key_array(&b, "tokens", 8, 3), gguf_text(&b, "a"), gguf_text(&b, ""), gguf_text(&b, "bcd");
+	gguf_key_array(&b, "heads", 5, 2), bytes_u32(&b, 4), bytes_u32(&b, 2);
+	gguf_key_array(&b, "scores", 6, 2), bytes_f32(&b, 1.5f), bytes_f32(&b, -1.0f);
+	gguf_key_array(&b, "nested", 9, 2);
+	bytes_u32(&b, 8), bytes_u64(&b, 1), gguf_text(&b, "in");
+	bytes_u32(&b, 7), bytes_u64(&b, 2), bytes_u8(&b, 0), bytes_u8(&b, 1);
+	gguf_tensor(&b, "w", 2, ne_4_3, F32, 0);
+	gguf_tensor(&b, "q", 2, ne_64_2, Q8_0, 64);
+	gguf_tensor(&b, "v", 1, ne_4, F32, 256);
+	bytes_align(&b, 64);
+	bytes_fill(&b, 256 + 16);
+	return b;
+}
+
+/* Touches all that an open file hands out; under a sanitizer this is the proof that it lies inside
+ * the file. */
+unsigned gguf_walk(const cx_gguf *g)
+{
+	const cx_tensor_list *l = cx_gguf_tensors(g);
+	unsigned sum = 0;
+	for (size_t i = 0; i < l->n; i++) {
+		for (uint64_t k = 0; k < l->at[i].bytes; k++) sum += l->at[i].data[k];
+		if (cx_tensor_list_find(l, l->at[i].name) != &l->at[i]) abort();
+	}
+	for (size_t i = 0; i < cx_gguf_n_kv(g); i++) {
+		const cx_gguf_kv *kv = cx_gguf_kv_at(g, i);
+		sum += (unsigned)strlen(kv->key);
+		for (uint64_t k = 0; k < kv->n && kv->elem != CX_GGUF_ARRAY; k++) {
+			if (kv->strs)
+				for (size_t c = 0; c < kv->strs[k].len; c++)
+					sum += (unsigned char)kv->strs[k].ptr[c];
+			else sum += (unsigned)cx_gguf_kv_i64(kv, k) + (cx_gguf_kv_f64(kv, k) > 0);
+		}
+	}
+	return sum;
+}
+
 /* ---- places ---- */
 
 enum { PATH_SIZE = 1024, N_PATHS = 4 };

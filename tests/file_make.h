@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "models/files/gguf.h"
+
 typedef struct bytes {
 	unsigned char *p;
 	size_t n, cap;
@@ -40,6 +42,12 @@ void gguf_key_array(
 	bytes *b, const char *key, uint32_t elem_type, uint64_t n); /* n elements follow */
 void gguf_tensor(
 	bytes *b, const char *name, uint32_t n_dims, const uint64_t *ne, uint32_t type, uint64_t off);
+
+/* A good file: 13 metadata entries of every type and three tensors; the data ends with the file. */
+bytes gguf_good(void);
+/* Touches all that an open file hands out; under a sanitizer this is the proof that it lies inside
+ * the file. A tensor that is not found by its own name ends the program. */
+unsigned gguf_walk(const cx_gguf *g);
 
 /* The path of a fixture ("formats/single.npy") in $CORTEX_FIXTURES or ../shared/fixtures; NULL, and
  * a line that says so, if it is not there. Static storage, four paths deep. */
