@@ -1,9 +1,11 @@
-/* added.c - added tokens: whole strings that are found in a text before it is cut and merged (spec/llm.md 4.1 step 1).
+/* added.c - added tokens: whole strings that are found in a text before it is cut and merged
+ * (spec/llm.md 4.1 step 1).
  *
- * The set is sorted by text. A match at a position narrows the range of candidates byte by byte, by binary search, and
- * remembers the longest that is allowed: thousands of tokens with a common beginning cost no more than a trie would.
- * Leftmost, then longest. (llama.cpp tries longer strings first over the whole text; that differs only where two added
- * tokens overlap, and the Hugging Face rule is the one the models were trained with.) */
+ * The set is sorted by text. A match at a position narrows the range of candidates byte by byte, by
+ * binary search, and remembers the longest that is allowed: thousands of tokens with a common
+ * beginning cost no more than a trie would. Leftmost, then longest. (llama.cpp tries longer strings
+ * first over the whole text; that differs only where two added tokens overlap, and the Hugging Face
+ * rule is the one the models were trained with.) */
 #include "models/text/text_impl.h"
 
 #include <stdlib.h>
@@ -13,7 +15,7 @@
 
 static int compare_added(const void *a, const void *b)
 {
-	const struct cx__added *x = a, *y = b;
+	const cx__added *x = a, *y = b;
 	size_t n = x->text.len < y->text.len ? x->text.len : y->text.len;
 	int c = memcmp(x->text.ptr, y->text.ptr, n);
 	if (c) return c;
@@ -28,7 +30,8 @@ static cx_status normalized_text(cx_tokenizer *tok, cx_span *text, cx_err *err)
 	cx_status st;
 	char *copy;
 	cx__encoder_init(&e, tok, 0, NULL, err);
-	st = cx__utf8_valid(text->ptr, text->len) ? cx__normalize(&e, tok->norm, tok->n_norm, text) : CX_OK;
+	st = cx__utf8_valid(text->ptr, text->len) ? cx__normalize(&e, tok->norm, tok->n_norm, text)
+											  : CX_OK;
 	if (st == CX_OK) {
 		copy = cx_arena_memdup(&tok->arena, text->ptr, text->len);
 		if (copy) text->ptr = copy;
@@ -58,12 +61,14 @@ cx_status cx__added_build(cx_tokenizer *tok, const cx_added *added, uint32_t n, 
 	if (!tok->raw.v || !tok->normalized.v) return cx__no_memory(err);
 	for (uint32_t i = 0; i < n; i++) {
 		cx__added_set *set = added[i].flags & CX_ADDED_NORMALIZED ? &tok->normalized : &tok->raw;
-		struct cx__added a = {.id = added[i].id, .flags = added[i].flags};
+		cx__added a = {.id = added[i].id, .flags = added[i].flags};
 		if (a.id < 0 || (uint32_t)a.id >= tok->n_tokens)
-			return CX_FAIL(err, CX_ERR_FORMAT, "%s: added token %u has id %d, but there are %u tokens", tok->origin, i,
-				a.id, tok->n_tokens);
+			return CX_FAIL(err, CX_ERR_FORMAT,
+				"%s: added token %u has id %d, but there are %u tokens", tok->origin, i, a.id,
+				tok->n_tokens);
 		a.text = tok->tokens[a.id].text;
-		if (set == &tok->normalized && (st = normalized_text(tok, &a.text, err)) != CX_OK) return st;
+		if (set == &tok->normalized && (st = normalized_text(tok, &a.text, err)) != CX_OK)
+			return st;
 		if (a.text.len) set->v[set->n++] = a;
 	}
 	index_set(&tok->raw);
@@ -75,10 +80,20 @@ cx_status cx__added_build(cx_tokenizer *tok, const cx_added *added, uint32_t n, 
 static bool is_word(uint32_t cp)
 {
 	switch (utf8proc_category((utf8proc_int32_t)cp)) {
-	case UTF8PROC_CATEGORY_LU: case UTF8PROC_CATEGORY_LL: case UTF8PROC_CATEGORY_LT: case UTF8PROC_CATEGORY_LM:
-	case UTF8PROC_CATEGORY_LO: case UTF8PROC_CATEGORY_MN: case UTF8PROC_CATEGORY_MC: case UTF8PROC_CATEGORY_ME:
-	case UTF8PROC_CATEGORY_ND: case UTF8PROC_CATEGORY_NL: case UTF8PROC_CATEGORY_PC: return true;
-	default: return false;
+	case UTF8PROC_CATEGORY_LU:
+	case UTF8PROC_CATEGORY_LL:
+	case UTF8PROC_CATEGORY_LT:
+	case UTF8PROC_CATEGORY_LM:
+	case UTF8PROC_CATEGORY_LO:
+	case UTF8PROC_CATEGORY_MN:
+	case UTF8PROC_CATEGORY_MC:
+	case UTF8PROC_CATEGORY_ME:
+	case UTF8PROC_CATEGORY_ND:
+	case UTF8PROC_CATEGORY_NL:
+	case UTF8PROC_CATEGORY_PC:
+		return true;
+	default:
+		return false;
 	}
 }
 
@@ -98,13 +113,16 @@ static bool stands_alone(const char *text, size_t n, size_t start, size_t stop)
 		char_before(text, start, &cp);
 		if (is_word(cp)) return false;
 	}
-	if (stop < n && cx__utf8_step((const unsigned char *)text + stop, n - stop, &cp) > 0 && is_word(cp)) return false;
+	if (stop < n && cx__utf8_step((const unsigned char *)text + stop, n - stop, &cp) > 0 &&
+		is_word(cp))
+		return false;
 	return true;
 }
 
-/* The first index in [lo, hi) whose text at `depth` is > b (or >= b). All of them are longer than depth or equal to the
- * common prefix, which sorts first. */
-static uint32_t bound(const cx__added_set *set, uint32_t lo, uint32_t hi, size_t depth, int b, bool upper)
+/* The first index in [lo, hi) whose text at `depth` is > b (or >= b). All of them are longer than
+ * depth or equal to the common prefix, which sorts first. */
+static uint32_t bound(
+	const cx__added_set *set, uint32_t lo, uint32_t hi, size_t depth, int b, bool upper)
 {
 	while (lo < hi) {
 		uint32_t mid = lo + (hi - lo) / 2;
@@ -117,14 +135,17 @@ static uint32_t bound(const cx__added_set *set, uint32_t lo, uint32_t hi, size_t
 }
 
 /* The longest token at pos, or NULL. */
-static const struct cx__added *match_at(const cx__added_set *set, const char *text, size_t n, size_t pos, bool special)
+static const cx__added *match_at(
+	const cx__added_set *set, const char *text, size_t n, size_t pos, bool special)
 {
-	const struct cx__added *best = NULL;
+	const cx__added *best = NULL;
 	unsigned char b = (unsigned char)text[pos];
 	uint32_t lo = set->first[b], hi = set->first[b + 1];
 	for (size_t depth = 1; lo < hi; depth++) {
-		for (; lo < hi && set->v[lo].text.len == depth; lo++) /* ends here; equal texts: the lowest id wins */
-			if ((special || !(set->v[lo].flags & CX_ADDED_SPECIAL)) && (!best || best->text.len < depth))
+		for (; lo < hi && set->v[lo].text.len == depth;
+			 lo++) /* ends here; equal texts: the lowest id wins */
+			if ((special || !(set->v[lo].flags & CX_ADDED_SPECIAL)) &&
+				(!best || best->text.len < depth))
 				best = &set->v[lo];
 		if (pos + depth >= n) break;
 		hi = bound(set, lo, hi, depth, (unsigned char)text[pos + depth], true);
@@ -150,12 +171,13 @@ static void swallow(const char *text, size_t n, size_t from, unsigned flags, cx_
 		}
 }
 
-bool cx__added_next(const cx__added_set *set, const char *text, size_t n, size_t pos, bool special, cx__added_hit *hit)
+bool cx__added_next(const cx__added_set *set, const char *text, size_t n, size_t pos, bool special,
+	cx__added_hit *hit)
 {
 	size_t from = pos;
 	if (set->n == 0) return false;
 	while (pos < n) {
-		const struct cx__added *a;
+		const cx__added *a;
 		unsigned char b = (unsigned char)text[pos];
 		if (set->first[b] == set->first[b + 1] || !(a = match_at(set, text, n, pos, special))) {
 			pos++;

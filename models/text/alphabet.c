@@ -1,10 +1,14 @@
-/* alphabet.c - the byte alphabet of byte-level BPE: every byte is one printable character (spec/llm.md 4.2).
+/* alphabet.c - the byte alphabet of byte-level BPE: every byte is one printable character
+ * (spec/llm.md 4.2).
  *
- * Bytes 21-7E, A1-AC and AE-FF are the code points of the same value; the other 68, in increasing order, are
- * U+0100 .. U+0143. */
+ * Bytes 21-7E, A1-AC and AE-FF are the code points of the same value; the other 68, in increasing
+ * order, are U+0100 .. U+0143. */
 #include "models/text/text_impl.h"
 
-static bool is_itself(unsigned b) { return (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE; }
+static bool is_itself(unsigned b)
+{
+	return (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
+}
 
 uint32_t cx__byte_to_cp(unsigned char b)
 {

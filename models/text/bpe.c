@@ -2,21 +2,26 @@
  *
  * In: a piece of text. Out: its ids appended to e->out.
  *
- * Symbols form a linked list over the piece; candidates wait in a heap ordered by (priority, left symbol), so the lowest
- * rank goes first and the leftmost on ties, and a 100 kB run of letters costs n log n. Entries are not removed when a
- * neighbour merges away: an entry is stale unless its left symbol lives and the two lengths still add up to what they
- * were (symbols only grow, and grow rightwards, so equal sums mean the same pair). */
+ * Symbols form a linked list over the piece; candidates wait in a heap ordered by (priority, left
+ * symbol), so the lowest rank goes first and the leftmost on ties, and a 100 kB run of letters
+ * costs n log n. Entries are not removed when a neighbour merges away: an entry is stale unless its
+ * left symbol lives and the two lengths still add up to what they were (symbols only grow, and grow
+ * rightwards, so equal sums mean the same pair). */
 #include "models/text/text_impl.h"
 
 #include <string.h>
 
-static bool heap_less(const cx__bigram *a, const cx__bigram *b) { return a->key < b->key; }
+static bool heap_less(const cx__bigram *a, const cx__bigram *b)
+{
+	return a->key < b->key;
+}
 
 static cx_status heap_push(cx__encoder *e, cx__bigram b)
 {
 	void *v = e->heap;
 	size_t i = e->n_heap;
-	if (!cx__grow(&e->alloc, &v, &e->heap_cap, i + 1, sizeof *e->heap)) return cx__no_memory(e->err);
+	if (!cx__grow(&e->alloc, &v, &e->heap_cap, i + 1, sizeof *e->heap))
+		return cx__no_memory(e->err);
 	e->heap = v;
 	e->n_heap++;
 	while (i > 0 && heap_less(&b, &e->heap[(i - 1) / 2])) {
@@ -47,21 +52,23 @@ static cx_status add_symbol(cx__encoder *e, uint32_t off, uint32_t len, int32_t 
 {
 	void *v = e->symbols;
 	int32_t i = (int32_t)e->n_symbols;
-	if (!cx__grow(&e->alloc, &v, &e->symbols_cap, e->n_symbols + 1, sizeof *e->symbols)) return cx__no_memory(e->err);
+	if (!cx__grow(&e->alloc, &v, &e->symbols_cap, e->n_symbols + 1, sizeof *e->symbols))
+		return cx__no_memory(e->err);
 	e->symbols = v;
 	e->symbols[e->n_symbols++] = (cx__symbol){off, len, i - 1, -1, id};
 	if (i > 0) e->symbols[i - 1].next = i;
 	return CX_OK;
 }
 
-/* A character with no token of its own, in a vocabulary with a merge list: byte tokens if all exist, else the unknown
- * token, else nothing. */
+/* A character with no token of its own, in a vocabulary with a merge list: byte tokens if all
+ * exist, else the unknown token, else nothing. */
 static cx_status add_unknown(cx__encoder *e, const char *piece, uint32_t off, uint32_t len)
 {
 	const cx_tokenizer *tok = e->tok;
 	cx_status st = CX_OK;
 	bool bytes = tok->byte_fallback;
-	for (uint32_t k = 0; bytes && k < len; k++) bytes = tok->byte_id[(unsigned char)piece[off + k]] >= 0;
+	for (uint32_t k = 0; bytes && k < len; k++)
+		bytes = tok->byte_id[(unsigned char)piece[off + k]] >= 0;
 	if (bytes) {
 		for (uint32_t k = 0; k < len && st == CX_OK; k++)
 			st = add_symbol(e, off + k, 1, tok->byte_id[(unsigned char)piece[off + k]]);
@@ -86,7 +93,8 @@ static cx_status make_symbols(cx__encoder *e, const char *piece, uint32_t len)
 		int32_t id;
 		int step = by_char ? cx__utf8_step((const unsigned char *)piece + i, len - i, &cp) : 1;
 		k = step > 0 ? (uint32_t)step : 1;
-		id = by_char ? cx__token_map_find(&tok->map, piece + i, k) : tok->byte_id[(unsigned char)piece[i]];
+		id = by_char ? cx__token_map_find(&tok->map, piece + i, k)
+					 : tok->byte_id[(unsigned char)piece[i]];
 		/* Ranked by concatenation, a symbol that is no token may still be part of one. */
 		if (id < 0 && tok->model == CX_VOCAB_MERGES) st = add_unknown(e, piece, i, k);
 		else st = add_symbol(e, i, k, id);
@@ -121,7 +129,8 @@ static cx_status merge_all(cx__encoder *e, const char *piece)
 {
 	cx_status st = CX_OK;
 	e->n_heap = 0;
-	for (size_t i = 0; i + 1 < e->n_symbols && st == CX_OK; i++) st = try_pair(e, piece, (int32_t)i);
+	for (size_t i = 0; i + 1 < e->n_symbols && st == CX_OK; i++)
+		st = try_pair(e, piece, (int32_t)i);
 	while (st == CX_OK && e->n_heap) {
 		cx__bigram b = heap_pop(e);
 		int32_t left = (int32_t)(uint32_t)b.key;
@@ -146,7 +155,9 @@ static cx_status emit_unknown(cx__encoder *e, const char *s, uint32_t len, bool 
 	const cx_tokenizer *tok = e->tok;
 	cx_status st = CX_OK;
 	for (uint32_t k = 0; k < len && st == CX_OK; k++) {
-		int32_t id = tok->alphabet != CX_ALPHABET_CHARS || tok->byte_fallback ? tok->byte_id[(unsigned char)s[k]] : -1;
+		int32_t id = tok->alphabet != CX_ALPHABET_CHARS || tok->byte_fallback
+						 ? tok->byte_id[(unsigned char)s[k]]
+						 : -1;
 		if (id >= 0) {
 			st = cx_ids_push(e->out, id, e->err);
 			*last_unk = false;
@@ -164,7 +175,8 @@ cx_status cx__bpe_encode(cx__encoder *e, const char *piece, uint32_t len)
 	const cx_tokenizer *tok = e->tok;
 	bool last_unk = false;
 	cx_status st;
-	/* A ranked table is closed under its own merges, so there too a whole piece that is a token ends as that token. */
+	/* A ranked table is closed under its own merges, so there too a whole piece that is a token
+	 * ends as that token. */
 	if (tok->ignore_merges || tok->model == CX_VOCAB_IDS) {
 		int32_t id = cx__token_map_find(&tok->map, piece, len);
 		if (id >= 0) return cx_ids_push(e->out, id, e->err);

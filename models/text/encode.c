@@ -1,13 +1,17 @@
-/* encode.c - text to ids: added tokens, normalizer, pre-tokenizer, model, in the order of spec/llm.md 4.1.
+/* encode.c - text to ids: added tokens, normalizer, pre-tokenizer, model, in the order of
+ * spec/llm.md 4.1.
  *
  * Scratch is made per call and freed at its end, so that a tokenizer may be shared by threads. */
 #include "models/text/text_impl.h"
 
 #include <string.h>
 
-enum { MAX_TEXT_BYTES = 1 << 30 }; /* keeps symbol indices in int32 and offsets in uint32, prefixes included */
+enum {
+	MAX_TEXT_BYTES = 1 << 30
+}; /* keeps symbol indices in int32 and offsets in uint32, prefixes included */
 
-void cx__encoder_init(cx__encoder *e, const cx_tokenizer *tok, unsigned flags, cx_ids *out, cx_err *err)
+void cx__encoder_init(
+	cx__encoder *e, const cx_tokenizer *tok, unsigned flags, cx_ids *out, cx_err *err)
 {
 	memset(e, 0, sizeof *e);
 	e->tok = tok;
@@ -15,7 +19,8 @@ void cx__encoder_init(cx__encoder *e, const cx_tokenizer *tok, unsigned flags, c
 	e->flags = flags;
 	e->out = out;
 	e->err = err;
-	e->clean.alloc = e->norm[0].alloc = e->norm[1].alloc = e->pre[0].alloc = e->pre[1].alloc = e->alloc;
+	e->clean.alloc = e->norm[0].alloc = e->norm[1].alloc = e->pre[0].alloc = e->pre[1].alloc =
+		e->alloc;
 }
 
 void cx__encoder_deinit(cx__encoder *e)
@@ -52,7 +57,8 @@ static cx_status encode_plain(cx__encoder *e, cx_span text, bool first)
 	cx_status st;
 	if (text.len == 0) return CX_OK;
 	if (text.len > MAX_TEXT_BYTES)
-		return CX_FAIL(e->err, CX_ERR_ARGUMENT, "%s: the normalised text is over 1 GiB", tok->origin);
+		return CX_FAIL(
+			e->err, CX_ERR_ARGUMENT, "%s: the normalised text is over 1 GiB", tok->origin);
 	if ((st = open_match(e)) != CX_OK) return st;
 	if ((st = cx__split_run(e, &text, first, &which, &mapped)) != CX_OK) return st;
 	if (mapped) { /* a step after the byte-level one needed the alphabet; the model does not */
@@ -69,7 +75,8 @@ static cx_status encode_plain(cx__encoder *e, cx_span text, bool first)
 			s = raw;
 			len = n;
 		}
-		st = tok->model == CX_VOCAB_WORDPIECE ? cx__wordpiece_encode(e, s, (uint32_t)len) : cx__bpe_encode(e, s, (uint32_t)len);
+		st = tok->model == CX_VOCAB_WORDPIECE ? cx__wordpiece_encode(e, s, (uint32_t)len)
+											  : cx__bpe_encode(e, s, (uint32_t)len);
 	}
 	cx_free(&e->alloc, raw, raw_bytes);
 	return st;
@@ -117,15 +124,16 @@ static cx_status push_all(cx__encoder *e, const int32_t *ids, uint32_t n)
 	return st;
 }
 
-cx_status cx_tokenizer_encode(const cx_tokenizer *tok, const char *text, size_t n_bytes, unsigned flags, cx_ids *out,
-	cx_err *err)
+cx_status cx_tokenizer_encode(const cx_tokenizer *tok, const char *text, size_t n_bytes,
+	unsigned flags, cx_ids *out, cx_err *err)
 {
 	cx__encoder e;
 	size_t n_before = out->n;
 	cx_span in = {n_bytes ? text : "", n_bytes};
 	cx_status st = CX_OK;
 	if (n_bytes > MAX_TEXT_BYTES)
-		return CX_FAIL(err, CX_ERR_ARGUMENT, "%s: a text of %zu bytes is over 1 GiB", tok->origin, n_bytes);
+		return CX_FAIL(
+			err, CX_ERR_ARGUMENT, "%s: a text of %zu bytes is over 1 GiB", tok->origin, n_bytes);
 	cx__encoder_init(&e, tok, flags, out, err);
 	if (!cx__utf8_valid(in.ptr, in.len)) {
 		st = cx__utf8_repair(in.ptr, in.len, &e.clean, err);

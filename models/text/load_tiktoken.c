@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-/* Decodes base64 of s[n], padding required as RFC 4648 has it. SIZE_MAX when it is not. dst has room for n bytes. */
+/* Decodes base64 of s[n], padding required as RFC 4648 has it. SIZE_MAX when it is not. dst has
+ * room for n bytes. */
 static size_t base64_decode(const char *s, size_t n, char *dst)
 {
 	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -18,7 +19,8 @@ static size_t base64_decode(const char *s, size_t n, char *dst)
 			if (!d) return SIZE_MAX;
 			v = v << 6 | (uint32_t)(d - digits);
 		}
-		if (v & (keep == 2 ? 0xFFFFu : keep == 3 ? 0xFFu : 0)) return SIZE_MAX; /* bits that nobody would see */
+		if (v & (keep == 2 ? 0xFFFFu : keep == 3 ? 0xFFu : 0))
+			return SIZE_MAX; /* bits that nobody would see */
 		for (size_t k = 0; k + 1 < keep; k++) dst[m++] = (char)(v >> (16 - 8 * k));
 	}
 	return m;
@@ -42,7 +44,8 @@ static bool read_line(cx_span in, size_t *pos, cx_span *word, uint64_t *rank)
 	return true;
 }
 
-static cx_status load(cx_span in, const char *origin, cx_arena *arena, cx_vocab_desc *d, cx_err *err)
+static cx_status load(
+	cx_span in, const char *origin, cx_arena *arena, cx_vocab_desc *d, cx_err *err)
 {
 	uint32_t n_lines = 0, line = 0;
 	cx_span *tokens, word = {NULL, 0};
@@ -61,7 +64,8 @@ static cx_status load(cx_span in, const char *origin, cx_arena *arena, cx_vocab_
 		if (n == SIZE_MAX)
 			return CX_FAIL(err, CX_ERR_FORMAT, "%s: line %u is not 'base64 rank'", origin, line);
 		if (rank >= n_lines || tokens[rank].ptr)
-			return CX_FAIL(err, CX_ERR_FORMAT, "%s: line %u: rank %llu %s", origin, line, (unsigned long long)rank,
+			return CX_FAIL(err, CX_ERR_FORMAT, "%s: line %u: rank %llu %s", origin, line,
+				(unsigned long long)rank,
 				rank >= n_lines ? "is not below the number of lines" : "comes twice");
 		tokens[rank] = (cx_span){bytes + used, n};
 		used += n;
@@ -71,10 +75,12 @@ static cx_status load(cx_span in, const char *origin, cx_arena *arena, cx_vocab_
 	return CX_OK;
 }
 
-cx_status cx_tokenizer_from_tiktoken(const void *bytes, size_t n_bytes, const char *pre_name, const char *origin,
-	const cx_alloc *alloc, cx_tokenizer **out, cx_err *err)
+cx_status cx_tokenizer_from_tiktoken(const void *bytes, size_t n_bytes, const char *pre_name,
+	const char *origin, const cx_alloc *alloc, cx_tokenizer **out, cx_err *err)
 {
-	cx_vocab_desc d = {.origin = origin ? origin : "tiktoken table", .model = CX_VOCAB_IDS, .alphabet = CX_ALPHABET_RAW,
+	cx_vocab_desc d = {.origin = origin ? origin : "tiktoken table",
+		.model = CX_VOCAB_IDS,
+		.alphabet = CX_ALPHABET_RAW,
 		.special = CX_SPECIAL_IDS_NONE};
 	cx_split_step split[4];
 	cx_arena arena;
@@ -82,9 +88,11 @@ cx_status cx_tokenizer_from_tiktoken(const void *bytes, size_t n_bytes, const ch
 	cx_status st;
 	*out = NULL;
 	if (!cx_pre_find(pre_name, strlen(pre_name), &pre))
-		return CX_FAIL(err, CX_ERR_UNSUPPORTED, "%s: '%.40s' is not a pre-tokenizer that we know", d.origin, pre_name);
+		return CX_FAIL(err, CX_ERR_UNSUPPORTED, "%s: '%.40s' is not a pre-tokenizer that we know",
+			d.origin, pre_name);
 	if (n_bytes > UINT32_MAX)
-		return CX_FAIL(err, CX_ERR_FORMAT, "%s: %zu bytes are too many for a tiktoken table", d.origin, n_bytes);
+		return CX_FAIL(err, CX_ERR_FORMAT, "%s: %zu bytes are too many for a tiktoken table",
+			d.origin, n_bytes);
 	d.n_split = cx__pre_steps(&pre, split);
 	d.split = split;
 	cx_arena_init(&arena, alloc);

@@ -1,10 +1,12 @@
-/* normalize.c - the steps that change a text before it is cut: Unicode normal forms, case, accents, replacements.
+/* normalize.c - the steps that change a text before it is cut: Unicode normal forms, case, accents,
+ * replacements.
  *
- * In: UTF-8 (well-formed). Out: a span of the encoder's scratch, or the input itself where a step cannot change it
- * (NFC of text below U+0300: nearly everything).
+ * In: UTF-8 (well-formed). Out: a span of the encoder's scratch, or the input itself where a step
+ * cannot change it (NFC of text below U+0300: nearly everything).
  *
- * Decomposition and composition are utf8proc's; the reordering in between is ours, because utf8proc's swaps neighbours,
- * which is quadratic on a long run of combining marks, and the text comes from strangers. */
+ * Decomposition and composition are utf8proc's; the reordering in between is ours, because
+ * utf8proc's swaps neighbours, which is quadratic on a long run of combining marks, and the text
+ * comes from strangers. */
 #include "models/text/text_impl.h"
 
 #include <string.h>
@@ -64,7 +66,8 @@ static cx_status put_cps(const int32_t *cps, size_t n, cx_text *out, cx_err *err
 {
 	char buf[4];
 	cx_status st = CX_OK;
-	for (size_t i = 0; i < n && st == CX_OK; i++) st = cx_text_append(out, buf, cx__utf8_put(buf, (uint32_t)cps[i]), err);
+	for (size_t i = 0; i < n && st == CX_OK; i++)
+		st = cx_text_append(out, buf, cx__utf8_put(buf, (uint32_t)cps[i]), err);
 	return st;
 }
 
@@ -75,20 +78,24 @@ static bool below(cx_span s, unsigned char lead)
 	return true;
 }
 
-/* NFC, NFD, NFKC, NFKD. Leaves *out alone and says so through *same when the text is already in that form. */
-static cx_status normal_form(cx__encoder *e, cx_norm_kind kind, cx_span in, cx_text *out, bool *same)
+/* NFC, NFD, NFKC, NFKD. Leaves *out alone and says so through *same when the text is already in
+ * that form. */
+static cx_status normal_form(
+	cx__encoder *e, cx_norm_kind kind, cx_span in, cx_text *out, bool *same)
 {
 	bool compose = kind == CX_NORM_NFC || kind == CX_NORM_NFKC;
 	bool compat = kind == CX_NORM_NFKC || kind == CX_NORM_NFKD;
 	utf8proc_option_t opt = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (compat ? UTF8PROC_COMPAT : 0);
 	size_t n = 0;
-	*same = below(in, kind == CX_NORM_NFC ? 0xCC : 0x80); /* CC 80 is U+0300; only NFC keeps Latin-1 */
+	*same =
+		below(in, kind == CX_NORM_NFC ? 0xCC : 0x80); /* CC 80 is U+0300; only NFC keeps Latin-1 */
 	if (*same) return CX_OK;
 	for (size_t i = 0; i < in.len;) {
 		uint32_t cp = 0;
 		int k = cx__utf8_step((const unsigned char *)in.ptr + i, in.len - i, &cp), bound = 0;
 		utf8proc_ssize_t m;
-		if (!cps_room(e, 0, n + 32)) return cx__no_memory(e->err); /* the longest decomposition is 18 */
+		if (!cps_room(e, 0, n + 32))
+			return cx__no_memory(e->err); /* the longest decomposition is 18 */
 		m = utf8proc_decompose_char((utf8proc_int32_t)cp, e->cps[0] + n, 32, opt, &bound);
 		if (m < 0 || m > 32) { /* not assigned in any Unicode: itself */
 			e->cps[0][n] = (int32_t)cp;
@@ -99,7 +106,8 @@ static cx_status normal_form(cx__encoder *e, cx_norm_kind kind, cx_span in, cx_t
 	}
 	if (!reorder(e, n)) return cx__no_memory(e->err);
 	if (compose) {
-		utf8proc_ssize_t m = utf8proc_normalize_utf32(e->cps[0], (utf8proc_ssize_t)n, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+		utf8proc_ssize_t m = utf8proc_normalize_utf32(
+			e->cps[0], (utf8proc_ssize_t)n, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
 		if (m >= 0) n = (size_t)m;
 	}
 	return put_cps(e->cps[0], n, out, e->err);
@@ -107,10 +115,12 @@ static cx_status normal_form(cx__encoder *e, cx_norm_kind kind, cx_span in, cx_t
 
 static bool is_cjk(uint32_t c)
 {
-	/* 2B920 should be 2B820 by Unicode's blocks; the reference implementation has 2B920, and vocabularies follow it. */
-	return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) || (c >= 0x20000 && c <= 0x2A6DF) ||
-	       (c >= 0x2A700 && c <= 0x2B73F) || (c >= 0x2B740 && c <= 0x2B81F) || (c >= 0x2B920 && c <= 0x2CEAF) ||
-	       (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
+	/* 2B920 should be 2B820 by Unicode's blocks; the reference implementation has 2B920, and
+	 * vocabularies follow it. */
+	return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) ||
+		   (c >= 0x20000 && c <= 0x2A6DF) || (c >= 0x2A700 && c <= 0x2B73F) ||
+		   (c >= 0x2B740 && c <= 0x2B81F) || (c >= 0x2B920 && c <= 0x2CEAF) ||
+		   (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
 }
 
 /* BERT's "control": class C, unassigned code points too, but not tab and line ends. */
@@ -118,9 +128,14 @@ static bool is_other(uint32_t cp)
 {
 	if (cp == '\t' || cp == '\n' || cp == '\r') return false;
 	switch (utf8proc_category((utf8proc_int32_t)cp)) {
-	case UTF8PROC_CATEGORY_CC: case UTF8PROC_CATEGORY_CF: case UTF8PROC_CATEGORY_CN:
-	case UTF8PROC_CATEGORY_CS: case UTF8PROC_CATEGORY_CO: return true;
-	default: return false;
+	case UTF8PROC_CATEGORY_CC:
+	case UTF8PROC_CATEGORY_CF:
+	case UTF8PROC_CATEGORY_CN:
+	case UTF8PROC_CATEGORY_CS:
+	case UTF8PROC_CATEGORY_CO:
+		return true;
+	default:
+		return false;
 	}
 }
 
@@ -134,7 +149,8 @@ static uint32_t first_of_nfd(uint32_t cp)
 {
 	utf8proc_int32_t buf[32];
 	int bound = 0;
-	utf8proc_ssize_t n = utf8proc_decompose_char((utf8proc_int32_t)cp, buf, 32, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE, &bound);
+	utf8proc_ssize_t n = utf8proc_decompose_char(
+		(utf8proc_int32_t)cp, buf, 32, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE, &bound);
 	return n > 0 && n <= 32 ? (uint32_t)buf[0] : cp;
 }
 
@@ -148,9 +164,13 @@ static size_t map_char(cx_norm_kind kind, uint32_t cp, char *dst)
 		n = cx__utf8_put(dst, 'i'); /* the one letter whose lower case is two characters */
 		return n + cx__utf8_put(dst + n, 0x307);
 	case CX_NORM_STRIP_ACCENTS:
-		return utf8proc_category((utf8proc_int32_t)cp) == UTF8PROC_CATEGORY_MN ? 0 : cx__utf8_put(dst, cp);
-	case CX_NORM_STRIP_MARKS: return is_mark(cp) ? 0 : cx__utf8_put(dst, cp);
-	case CX_NORM_FIRST_OF_NFD: return cx__utf8_put(dst, first_of_nfd(cp));
+		return utf8proc_category((utf8proc_int32_t)cp) == UTF8PROC_CATEGORY_MN
+				   ? 0
+				   : cx__utf8_put(dst, cp);
+	case CX_NORM_STRIP_MARKS:
+		return is_mark(cp) ? 0 : cx__utf8_put(dst, cp);
+	case CX_NORM_FIRST_OF_NFD:
+		return cx__utf8_put(dst, first_of_nfd(cp));
 	case CX_NORM_BERT_CLEAN:
 		if (cx__utf8_white(cp)) return cx__utf8_put(dst, ' ');
 		return cp == 0 || cp == 0xFFFD || is_other(cp) ? 0 : cx__utf8_put(dst, cp);
@@ -160,7 +180,8 @@ static size_t map_char(cx_norm_kind kind, uint32_t cp, char *dst)
 		n += cx__utf8_put(dst + n, cp);
 		dst[n++] = ' ';
 		return n;
-	default: return cx__utf8_put(dst, cp);
+	default:
+		return cx__utf8_put(dst, cp);
 	}
 }
 
@@ -177,13 +198,15 @@ static cx_status map_chars(cx__encoder *e, cx_norm_kind kind, cx_span in, cx_tex
 	return st;
 }
 
-static cx_status replace(cx__encoder *e, const cx_norm_step *s, cx_span in, cx_text *out, bool *same)
+static cx_status replace(
+	cx__encoder *e, const cx_norm_step *s, cx_span in, cx_text *out, bool *same)
 {
 	size_t from = 0;
 	cx_status st = CX_OK;
 	*same = true;
 	while (s->a.len && st == CX_OK) {
-		const char *hit = from < in.len ? memmem(in.ptr + from, in.len - from, s->a.ptr, s->a.len) : NULL;
+		const char *hit =
+			from < in.len ? memmem(in.ptr + from, in.len - from, s->a.ptr, s->a.len) : NULL;
 		if (!hit) break;
 		*same = false;
 		st = cx_text_append(out, in.ptr + from, (size_t)(hit - in.ptr) - from, e->err);
@@ -206,21 +229,27 @@ static cx_span strip(const cx_norm_step *s, cx_span in)
 	while (s->b.len && in.len) {
 		size_t i = in.len - 1;
 		while (i > 0 && in.len - i < 4 && ((unsigned char)in.ptr[i] & 0xC0) == 0x80) i--;
-		if (cx__utf8_step((const unsigned char *)in.ptr + i, in.len - i, &cp) <= 0 || !cx__utf8_white(cp)) break;
+		if (cx__utf8_step((const unsigned char *)in.ptr + i, in.len - i, &cp) <= 0 ||
+			!cx__utf8_white(cp))
+			break;
 		in.len = i;
 	}
 	return in;
 }
 
 /* *wrote: io is now in out. */
-static cx_status run_step(cx__encoder *e, const cx_norm_step *s, cx_span *io, cx_text *out, bool *wrote)
+static cx_status run_step(
+	cx__encoder *e, const cx_norm_step *s, cx_span *io, cx_text *out, bool *wrote)
 {
 	bool same = false;
 	cx_status st = CX_OK;
 	out->n = 0;
 	*wrote = false;
 	switch (s->kind) {
-	case CX_NORM_NFC: case CX_NORM_NFD: case CX_NORM_NFKC: case CX_NORM_NFKD:
+	case CX_NORM_NFC:
+	case CX_NORM_NFD:
+	case CX_NORM_NFKC:
+	case CX_NORM_NFKD:
 		st = normal_form(e, s->kind, *io, out, &same);
 		break;
 	case CX_NORM_PREPEND:
@@ -228,10 +257,18 @@ static cx_status run_step(cx__encoder *e, const cx_norm_step *s, cx_span *io, cx
 		st = cx_text_append(out, s->a.ptr, s->a.len, e->err);
 		if (st == CX_OK) st = cx_text_append(out, io->ptr, io->len, e->err);
 		break;
-	case CX_NORM_REPLACE: st = replace(e, s, *io, out, &same); break;
-	case CX_NORM_STRIP: *io = strip(s, *io); return CX_OK;
-	case CX_NORM_LOWER: case CX_NORM_STRIP_ACCENTS: case CX_NORM_STRIP_MARKS: case CX_NORM_FIRST_OF_NFD:
-	case CX_NORM_BERT_CLEAN: case CX_NORM_BERT_CJK:
+	case CX_NORM_REPLACE:
+		st = replace(e, s, *io, out, &same);
+		break;
+	case CX_NORM_STRIP:
+		*io = strip(s, *io);
+		return CX_OK;
+	case CX_NORM_LOWER:
+	case CX_NORM_STRIP_ACCENTS:
+	case CX_NORM_STRIP_MARKS:
+	case CX_NORM_FIRST_OF_NFD:
+	case CX_NORM_BERT_CLEAN:
+	case CX_NORM_BERT_CJK:
 		st = map_chars(e, s->kind, *io, out);
 		break;
 	}

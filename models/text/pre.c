@@ -1,4 +1,5 @@
-/* pre.c - the pre-tokenizers that GGUF files name (spec/llm.md 4.3, 4.5, 4.9), as lists of split patterns.
+/* pre.c - the pre-tokenizers that GGUF files name (spec/llm.md 4.3, 4.5, 4.9), as lists of split
+ * patterns.
  *
  * `default` is llama.cpp's, for files whose converter knew no better. */
 #include "models/text/text_impl.h"
@@ -10,7 +11,9 @@
 #define HEAD "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?"
 #define LLAMA3 HEAD "\\p{L}+|\\p{N}{1,3}" TAIL
 #define QWEN2 HEAD "\\p{L}+|\\p{N}" TAIL
-#define QWEN35 HEAD "[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define QWEN35                                                                                     \
+	HEAD "[\\p{L}\\p{M}]+|\\p{N}| "                                                                \
+		 "?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
 static const cx_pre table[] = {
 	{"gpt-2", 1, {GPT2}, false, false, false},
@@ -45,7 +48,8 @@ bool cx_pre_find(const char *name, size_t len, cx_pre *out)
 uint32_t cx__pre_steps(const cx_pre *pre, cx_split_step *steps)
 {
 	for (uint32_t i = 0; i < pre->n_split; i++)
-		steps[i] = (cx_split_step){.kind = CX_SPLIT_REGEX, .how = CX_SPLIT_ISOLATED,
+		steps[i] = (cx_split_step){.kind = CX_SPLIT_REGEX,
+			.how = CX_SPLIT_ISOLATED,
 			.pattern = {pre->split[i], strlen(pre->split[i])}};
 	return pre->n_split;
 }
@@ -67,9 +71,14 @@ uint32_t cx__bert_norm(cx_norm_step *steps, bool clean, bool cjk, bool accents, 
 uint32_t cx__bert_split(cx_split_step *steps)
 {
 	static const char white[] = "\\s+", punct[] = "[!-/:-@\\[-`{-~\\p{P}]";
-	steps[0] = (cx_split_step){.kind = CX_SPLIT_REGEX, .how = CX_SPLIT_REMOVED, .pattern = {white, sizeof white - 1}};
-	steps[1] = (cx_split_step){.kind = CX_SPLIT_REGEX, .how = CX_SPLIT_ISOLATED, .pattern = {punct, sizeof punct - 1}};
+	steps[0] = (cx_split_step){
+		.kind = CX_SPLIT_REGEX, .how = CX_SPLIT_REMOVED, .pattern = {white, sizeof white - 1}};
+	steps[1] = (cx_split_step){
+		.kind = CX_SPLIT_REGEX, .how = CX_SPLIT_ISOLATED, .pattern = {punct, sizeof punct - 1}};
 	return 2;
 }
 
-cx_span cx__gpt2_pattern(void) { return (cx_span){GPT2, sizeof GPT2 - 1}; }
+cx_span cx__gpt2_pattern(void)
+{
+	return (cx_span){GPT2, sizeof GPT2 - 1};
+}

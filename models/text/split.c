@@ -1,10 +1,13 @@
-/* split.c - the pre-tokenizer: cuts a text into the pieces that the model sees one by one (spec/llm.md 4.1, 4.3).
+/* split.c - the pre-tokenizer: cuts a text into the pieces that the model sees one by one
+ * (spec/llm.md 4.1, 4.3).
  *
- * In: normalised UTF-8. Out: pieces (offset, length) of it, or of a copy where a step rewrites the text.
+ * In: normalised UTF-8. Out: pieces (offset, length) of it, or of a copy where a step rewrites the
+ * text.
  *
- * Patterns are PCRE2's, with JIT where the system allows it. They are written for other engines (Onigmo, Rust's), so
- * they are translated first: \s and \w are spelled out, because PCRE2's \s also takes U+180E and its \w takes no marks;
- * class intersections and nested classes, which PCRE2 reads as plain characters, are refused. */
+ * Patterns are PCRE2's, with JIT where the system allows it. They are written for other engines
+ * (Onigmo, Rust's), so they are translated first: \s and \w are spelled out, because PCRE2's \s
+ * also takes U+180E and its \w takes no marks; class intersections and nested classes, which PCRE2
+ * reads as plain characters, are refused. */
 #include "models/text/text_impl.h"
 
 #include <string.h>
@@ -56,22 +59,29 @@ void cx__pcre_mem_deinit(cx__pcre_mem *m)
 
 static cx_status refuse_pattern(const char *origin, cx_span p, const char *why, cx_err *err)
 {
-	return CX_FAIL(err, CX_ERR_UNSUPPORTED, "%s: split pattern '%.*s': %s", origin, p.len < 60 ? (int)p.len : 60, p.ptr, why);
+	return CX_FAIL(err, CX_ERR_UNSUPPORTED, "%s: split pattern '%.*s': %s", origin,
+		p.len < 60 ? (int)p.len : 60, p.ptr, why);
 }
 
 /* The escape at p[i] = '\\'; gives what replaces its two bytes, or NULL to copy them. */
 static const char *translate_escape(char c, bool in_class)
 {
 	switch (c) {
-	case 's': return in_class ? WHITE : "[" WHITE "]";
-	case 'w': return in_class ? WORD : "[" WORD "]";
-	case 'S': return in_class ? NULL : "[^" WHITE "]";
-	case 'W': return in_class ? NULL : "[^" WORD "]";
-	default: return NULL;
+	case 's':
+		return in_class ? WHITE : "[" WHITE "]";
+	case 'w':
+		return in_class ? WORD : "[" WORD "]";
+	case 'S':
+		return in_class ? NULL : "[^" WHITE "]";
+	case 'W':
+		return in_class ? NULL : "[^" WORD "]";
+	default:
+		return NULL;
 	}
 }
 
-/* The beginning of a class at p[i] = '[': copies "[", "[^" and a first literal "]". Gives the bytes copied. */
+/* The beginning of a class at p[i] = '[': copies "[", "[^" and a first literal "]". Gives the bytes
+ * copied. */
 static size_t class_head(cx_span p, size_t i)
 {
 	size_t k = 1;
@@ -100,7 +110,8 @@ static cx_status translate(const char *origin, cx_span p, cx_text *out, cx_err *
 		} else if (c == '[') {
 			return refuse_pattern(origin, p, "a class inside a class is not supported", err);
 		} else if (in_class && c == '&' && d == '&') {
-			return refuse_pattern(origin, p, "intersections of classes (&&) are not supported", err);
+			return refuse_pattern(
+				origin, p, "intersections of classes (&&) are not supported", err);
 		} else if (c == ']') {
 			in_class = false;
 		}
@@ -109,7 +120,8 @@ static cx_status translate(const char *origin, cx_span p, cx_text *out, cx_err *
 	return st;
 }
 
-static cx_status compile_pattern(cx_tokenizer *tok, const cx_split_step *s, cx__split *to, cx_err *err)
+static cx_status compile_pattern(
+	cx_tokenizer *tok, const cx_split_step *s, cx__split *to, cx_err *err)
 {
 	cx_text text = {.alloc = tok->pcre.alloc};
 	pcre2_compile_context *cc = NULL;
@@ -124,7 +136,8 @@ static cx_status compile_pattern(cx_tokenizer *tok, const cx_split_step *s, cx__
 	} else {
 		st = translate(tok->origin, s->pattern, &text, err);
 	}
-	if (st == CX_OK && text.n == 0) st = refuse_pattern(tok->origin, s->pattern, "it is empty", err);
+	if (st == CX_OK && text.n == 0)
+		st = refuse_pattern(tok->origin, s->pattern, "it is empty", err);
 	if (st != CX_OK) goto done;
 	tok->pcre.failed = false;
 	cc = pcre2_compile_context_create(tok->pcre.ctx);
@@ -134,7 +147,8 @@ static cx_status compile_pattern(cx_tokenizer *tok, const cx_split_step *s, cx__
 		if (pcre2_get_error_message(code, why, sizeof why) < 0) why[0] = 0;
 		st = refuse_pattern(tok->origin, s->pattern, (const char *)why, err);
 	}
-	/* Without JIT (another processor, or a system that forbids writable code) the interpreter does the same, slower. */
+	/* Without JIT (another processor, or a system that forbids writable code) the interpreter does
+	 * the same, slower. */
 	if (to->code) pcre2_jit_compile(to->code, PCRE2_JIT_COMPLETE);
 	if (to->code && tok->pcre.failed) st = cx__no_memory(err);
 done:
@@ -154,9 +168,11 @@ cx_status cx__split_compile(cx_tokenizer *tok, const cx_split_step *steps, uint3
 		cx__split *to = &tok->split[tok->n_split++];
 		*to = (cx__split){s->kind, s->how, s->invert, s->prefix, s->first_only, {NULL, 0}, NULL};
 		if (s->kind == CX_SPLIT_BYTES && tok->alphabet != CX_ALPHABET_BYTES)
-			return CX_FAIL(err, CX_ERR_ARGUMENT, "%s: a byte-level step needs a byte-level vocabulary", tok->origin);
+			return CX_FAIL(err, CX_ERR_ARGUMENT,
+				"%s: a byte-level step needs a byte-level vocabulary", tok->origin);
 		if (s->kind == CX_SPLIT_METASPACE) {
-			to->mark = (cx_span){cx_arena_memdup(&tok->arena, s->pattern.ptr, s->pattern.len), s->pattern.len};
+			to->mark = (cx_span){
+				cx_arena_memdup(&tok->arena, s->pattern.ptr, s->pattern.len), s->pattern.len};
 			if (!to->mark.ptr) return cx__no_memory(err);
 		}
 		if (s->kind != CX_SPLIT_REGEX && s->kind != CX_SPLIT_LITERAL) continue;
@@ -177,8 +193,8 @@ typedef struct cut { /* turns the sequence of matches and gaps of one piece into
 	cx__encoder *e;
 	cx__pieces *to;
 	const cx__split *s;
-	size_t first;          /* to->n when the piece began */
-	bool last_match;       /* of the segment before */
+	size_t first;    /* to->n when the piece began */
+	bool last_match; /* of the segment before */
 } cut;
 
 static cx_status push_piece(cx__encoder *e, cx__pieces *to, uint32_t off, uint32_t len)
@@ -197,14 +213,23 @@ static cx_status cut_segment(cut *c, uint32_t off, uint32_t len, bool match)
 	if (len == 0) return CX_OK;
 	match ^= c->s->invert;
 	switch (c->s->how) {
-	case CX_SPLIT_ISOLATED: break;
+	case CX_SPLIT_ISOLATED:
+		break;
 	case CX_SPLIT_REMOVED:
 		if (match) return CX_OK;
 		break;
-	case CX_SPLIT_CONTIGUOUS: join = begun && match == c->last_match; break;
-	case CX_SPLIT_PREVIOUS: join = begun && match && !c->last_match; break;
-	case CX_SPLIT_NEXT: join = begun && !match && c->last_match; break;
-	case CX_SPLIT_WHOLE: join = begun; break;
+	case CX_SPLIT_CONTIGUOUS:
+		join = begun && match == c->last_match;
+		break;
+	case CX_SPLIT_PREVIOUS:
+		join = begun && match && !c->last_match;
+		break;
+	case CX_SPLIT_NEXT:
+		join = begun && !match && c->last_match;
+		break;
+	case CX_SPLIT_WHOLE:
+		join = begun;
+		break;
 	}
 	c->last_match = match;
 	if (!join) return push_piece(c->e, c->to, off, len);
@@ -217,16 +242,19 @@ static cx_status match_failed(cx__encoder *e, int rc)
 	PCRE2_UCHAR why[120];
 	if (rc == PCRE2_ERROR_NOMEMORY) return cx__no_memory(e->err);
 	if (pcre2_get_error_message(rc, why, sizeof why) < 0) why[0] = 0;
-	return CX_FAIL(e->err, CX_ERR_UNSUPPORTED, "%s: a split pattern gives up on this text: %s", e->tok->origin, (char *)why);
+	return CX_FAIL(e->err, CX_ERR_UNSUPPORTED, "%s: a split pattern gives up on this text: %s",
+		e->tok->origin, (char *)why);
 }
 
 /* One match at or after *pos; 1 found, 0 none, < 0 an error of PCRE2. */
-static int next_match(cx__encoder *e, const pcre2_code *code, cx_span s, size_t pos, size_t *start, size_t *stop)
+static int next_match(
+	cx__encoder *e, const pcre2_code *code, cx_span s, size_t pos, size_t *start, size_t *stop)
 {
 	int rc = pcre2_match(code, (PCRE2_SPTR)s.ptr, s.len, pos, PCRE2_NO_UTF_CHECK, e->match, NULL);
 	size_t *o;
 	if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
-		rc = pcre2_match(code, (PCRE2_SPTR)s.ptr, s.len, pos, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, e->match, NULL);
+		rc = pcre2_match(
+			code, (PCRE2_SPTR)s.ptr, s.len, pos, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, e->match, NULL);
 	if (rc == PCRE2_ERROR_NOMATCH) return 0;
 	if (rc < 0) return rc;
 	o = pcre2_get_ovector_pointer(e->match);
@@ -235,7 +263,8 @@ static int next_match(cx__encoder *e, const pcre2_code *code, cx_span s, size_t 
 	return 1;
 }
 
-static cx_status cut_regex(cx__encoder *e, const cx__split *s, cx_span text, cx__piece p, cx__pieces *to)
+static cx_status cut_regex(
+	cx__encoder *e, const cx__split *s, cx_span text, cx__piece p, cx__pieces *to)
 {
 	cx_span sub = {text.ptr + p.off, p.len};
 	cut c = {e, to, s, to->n, false};
@@ -251,26 +280,33 @@ static cx_status cut_regex(cx__encoder *e, const cx__split *s, cx_span text, cx_
 			continue;
 		}
 		st = cut_segment(&c, p.off + (uint32_t)done, (uint32_t)(start - done), false);
-		if (st == CX_OK) st = cut_segment(&c, p.off + (uint32_t)start, (uint32_t)(stop - start), true);
+		if (st == CX_OK)
+			st = cut_segment(&c, p.off + (uint32_t)start, (uint32_t)(stop - start), true);
 		done = pos = stop;
 	}
 	if (st != CX_OK) return st;
 	return cut_segment(&c, p.off + (uint32_t)done, (uint32_t)(sub.len - done), false);
 }
 
-static bool begins_with(cx_span s, const char *p, size_t n) { return s.len >= n && memcmp(s.ptr, p, n) == 0; }
+static bool begins_with(cx_span s, const char *p, size_t n)
+{
+	return s.len >= n && memcmp(s.ptr, p, n) == 0;
+}
 
 /* Space becomes the mark; cuts before each mark if asked. The piece starts at out->n. */
-static cx_status metaspace(cx__encoder *e, const cx__split *s, cx_span in, bool first, cx_text *out, cx__pieces *to)
+static cx_status metaspace(
+	cx__encoder *e, const cx__split *s, cx_span in, bool first, cx_text *out, cx__pieces *to)
 {
 	size_t from = out->n;
 	bool lead = in.len && (in.ptr[0] == ' ' || begins_with(in, s->mark.ptr, s->mark.len));
 	cx_status st = CX_OK;
-	if (s->prefix && (first || !s->first_only) && !lead) st = cx_text_append(out, s->mark.ptr, s->mark.len, e->err);
+	if (s->prefix && (first || !s->first_only) && !lead)
+		st = cx_text_append(out, s->mark.ptr, s->mark.len, e->err);
 	for (size_t i = 0; i < in.len && st == CX_OK;) {
 		size_t k = 1;
 		const char *src = in.ptr + i;
-		bool mark = *src == ' ' || begins_with((cx_span){src, in.len - i}, s->mark.ptr, s->mark.len);
+		bool mark =
+			*src == ' ' || begins_with((cx_span){src, in.len - i}, s->mark.ptr, s->mark.len);
 		if (mark) {
 			k = *src == ' ' ? 1 : s->mark.len;
 			if (s->how == CX_SPLIT_NEXT && out->n > from) {
@@ -278,19 +314,22 @@ static cx_status metaspace(cx__encoder *e, const cx__split *s, cx_span in, bool 
 				from = out->n;
 			}
 		}
-		if (st == CX_OK) st = cx_text_append(out, mark ? s->mark.ptr : src, mark ? s->mark.len : 1, e->err);
+		if (st == CX_OK)
+			st = cx_text_append(out, mark ? s->mark.ptr : src, mark ? s->mark.len : 1, e->err);
 		i += k;
 	}
 	if (st != CX_OK) return st;
 	return push_piece(e, to, (uint32_t)from, (uint32_t)(out->n - from));
 }
 
-static cx_status rewrite(cx__encoder *e, const cx__split *s, cx_span in, bool first, cx_text *out, cx__pieces *to)
+static cx_status rewrite(
+	cx__encoder *e, const cx__split *s, cx_span in, bool first, cx_text *out, cx__pieces *to)
 {
 	size_t from = out->n;
 	cx_status st = CX_OK;
 	if (in.len > UINT32_MAX / 4 || out->n > UINT32_MAX / 2)
-		return CX_FAIL(e->err, CX_ERR_ARGUMENT, "%s: the text is too long for this pre-tokenizer", e->tok->origin);
+		return CX_FAIL(e->err, CX_ERR_ARGUMENT, "%s: the text is too long for this pre-tokenizer",
+			e->tok->origin);
 	if (s->kind == CX_SPLIT_METASPACE) return metaspace(e, s, in, first, out, to);
 	if (s->kind == CX_SPLIT_SPACE) {
 		if (!begins_with(in, " ", 1)) st = cx_text_append(out, " ", 1, e->err);

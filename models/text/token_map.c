@@ -1,7 +1,8 @@
 /* token_map.c - the two hash maps of a vocabulary: byte string to id, and pair of ids to merge.
  *
- * Open addressing, linear probing, at most half full. Both are sized once, from the number of entries the file states,
- * and live in the tokenizer's arena; looking up allocates nothing and may be done by many threads. */
+ * Open addressing, linear probing, at most half full. Both are sized once, from the number of
+ * entries the file states, and live in the tokenizer's arena; looking up allocates nothing and may
+ * be done by many threads. */
 #include "models/text/text_impl.h"
 
 #include <string.h>
@@ -9,7 +10,8 @@
 static uint64_t mix(uint64_t x)
 {
 	x ^= x >> 32;
-	x *= 0xD6E8FEB86659FD93u; /* an odd constant with well spread bits; any will do, quality only costs probes */
+	x *= 0xD6E8FEB86659FD93u; /* an odd constant with well spread bits; any will do, quality only
+								 costs probes */
 	x ^= x >> 32;
 	return x;
 }
@@ -70,7 +72,8 @@ int32_t cx__token_map_add(cx__token_map *m, const char *key, size_t len, int32_t
 
 int32_t cx__token_map_find(const cx__token_map *m, const char *key, size_t len)
 {
-	if (len > m->max_len || !m->slots) return -1; /* keeps a hash from costing more than the longest token */
+	if (len > m->max_len || !m->slots)
+		return -1; /* keeps a hash from costing more than the longest token */
 	return m->slots[find_slot(m, key, len)].id;
 }
 

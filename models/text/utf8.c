@@ -1,7 +1,8 @@
 /* utf8.c - UTF-8 step by step, and the growable outputs of models/text.
  *
- * Well-formed is Unicode's table 3-7: no overlong forms, no surrogates, nothing above U+10FFFF. An ill-formed part is
- * "maximal": it ends before the first byte that cannot continue it, so that one lost byte costs one character. */
+ * Well-formed is Unicode's table 3-7: no overlong forms, no surrogates, nothing above U+10FFFF. An
+ * ill-formed part is "maximal": it ends before the first byte that cannot continue it, so that one
+ * lost byte costs one character. */
 #include "models/text/text_impl.h"
 
 #include <string.h>
@@ -79,8 +80,8 @@ bool cx__utf8_valid(const char *s, size_t n)
 bool cx__utf8_white(uint32_t cp)
 {
 	return (cp >= 0x09 && cp <= 0x0D) || cp == 0x20 || cp == 0x85 || cp == 0xA0 || cp == 0x1680 ||
-	       (cp >= 0x2000 && cp <= 0x200A) || cp == 0x2028 || cp == 0x2029 || cp == 0x202F || cp == 0x205F ||
-	       cp == 0x3000;
+		   (cp >= 0x2000 && cp <= 0x200A) || cp == 0x2028 || cp == 0x2029 || cp == 0x202F ||
+		   cp == 0x205F || cp == 0x3000;
 }
 
 cx_status cx__utf8_repair(const char *s, size_t n, cx_text *out, cx_err *err)
@@ -105,7 +106,10 @@ cx_status cx__utf8_repair(const char *s, size_t n, cx_text *out, cx_err *err)
 
 /* ---- growing ---- */
 
-cx_status cx__no_memory(cx_err *err) { return CX_FAIL(err, CX_ERR_MEMORY, "out of memory in the tokenizer"); }
+cx_status cx__no_memory(cx_err *err)
+{
+	return CX_FAIL(err, CX_ERR_MEMORY, "out of memory in the tokenizer");
+}
 
 bool cx__grow(const cx_alloc *a, void **v, size_t *cap, size_t need, size_t size)
 {
@@ -125,7 +129,8 @@ bool cx__grow(const cx_alloc *a, void **v, size_t *cap, size_t need, size_t size
 cx_status cx_ids_push(cx_ids *ids, int32_t id, cx_err *err)
 {
 	void *v = ids->v;
-	if (!cx__grow(&ids->alloc, &v, &ids->cap, ids->n + 1, sizeof *ids->v)) return cx__no_memory(err);
+	if (!cx__grow(&ids->alloc, &v, &ids->cap, ids->n + 1, sizeof *ids->v))
+		return cx__no_memory(err);
 	ids->v = v;
 	ids->v[ids->n++] = id;
 	return CX_OK;

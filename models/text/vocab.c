@@ -1,9 +1,11 @@
 /* vocab.c - builds a cx_tokenizer from a plain description, and checks it.
  *
- * In: cx_vocab_desc. Out: token table, maps, merges, added tokens, steps; everything copied into one arena.
+ * In: cx_vocab_desc. Out: token table, maps, merges, added tokens, steps; everything copied into
+ * one arena.
  *
- * What encoding may find is decided here: normal and user tokens. Control, unknown and byte tokens are reached only by
- * being parsed as special, by being unknown, or by byte fallback, so that a user's text cannot spell them by merges. */
+ * What encoding may find is decided here: normal and user tokens. Control, unknown and byte tokens
+ * are reached only by being parsed as special, by being unknown, or by byte fallback, so that a
+ * user's text cannot spell them by merges. */
 #include "models/text/text_impl.h"
 
 #include <math.h>
@@ -13,7 +15,10 @@
 enum { MAX_TOKENS = 1 << 24 };
 static const char space_mark[] = "\xE2\x96\x81"; /* U+2581 */
 
-static int shown(cx_span s) { return s.len < 40 ? (int)s.len : 40; }
+static int shown(cx_span s)
+{
+	return s.len < 40 ? (int)s.len : 40;
+}
 
 static cx_status copy_span(cx_tokenizer *tok, cx_span in, cx_span *out, cx_err *err)
 {
@@ -30,7 +35,10 @@ static int parse_byte_token(cx_span s)
 	if (s.len != 6 || memcmp(s.ptr, "<0x", 3) != 0 || s.ptr[5] != '>') return -1;
 	for (int i = 3; i < 5; i++) {
 		char c = s.ptr[i];
-		int d = c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+		int d = c >= '0' && c <= '9'   ? c - '0'
+				: c >= 'A' && c <= 'F' ? c - 'A' + 10
+				: c >= 'a' && c <= 'f' ? c - 'a' + 10
+									   : -1;
 		if (d < 0) return -1;
 		v = v * 16 + d;
 	}
@@ -48,9 +56,11 @@ static cx_status copy_tokens(cx_tokenizer *tok, const cx_vocab_desc *d, cx_err *
 	for (uint32_t i = 0; i < d->n_tokens; i++) {
 		int32_t type = d->types ? d->types[i] : CX_TOKEN_NORMAL;
 		if (type < CX_TOKEN_NORMAL || type > CX_TOKEN_BYTE)
-			return CX_FAIL(err, CX_ERR_FORMAT, "%s: token %u has type %d, not one of 1 to 6", tok->origin, i, type);
+			return CX_FAIL(err, CX_ERR_FORMAT, "%s: token %u has type %d, not one of 1 to 6",
+				tok->origin, i, type);
 		if (d->tokens[i].len > UINT32_MAX / 2 || !cx_add_u64(total, d->tokens[i].len, &total))
-			return CX_FAIL(err, CX_ERR_FORMAT, "%s: token %u is %zu bytes long", tok->origin, i, d->tokens[i].len);
+			return CX_FAIL(err, CX_ERR_FORMAT, "%s: token %u is %zu bytes long", tok->origin, i,
+				d->tokens[i].len);
 		tok->tokens[i].type = (uint8_t)type;
 	}
 	text = cx_arena_alloc(&tok->arena, (size_t)total);
@@ -64,9 +74,13 @@ static cx_status copy_tokens(cx_tokenizer *tok, const cx_vocab_desc *d, cx_err *
 	return CX_OK;
 }
 
-static bool is_literal(const cx__token *t) { return t->type != CX_TOKEN_NORMAL && t->type != CX_TOKEN_UNUSED; }
+static bool is_literal(const cx__token *t)
+{
+	return t->type != CX_TOKEN_NORMAL && t->type != CX_TOKEN_UNUSED;
+}
 
-/* What decoding shows for a normal token whose text holds marks or is a continuation: never longer than text + 1. */
+/* What decoding shows for a normal token whose text holds marks or is a continuation: never longer
+ * than text + 1. */
 static size_t plain_bytes(const cx_tokenizer *tok, const cx_vocab_desc *d, cx_span s, char *dst)
 {
 	size_t m = 0, i = 0, mark = sizeof space_mark - 1;
@@ -97,8 +111,10 @@ static cx_status make_bytes(cx_tokenizer *tok, const cx_vocab_desc *d, cx_err *e
 		char *p;
 		if (t->type == CX_TOKEN_BYTE) {
 			int b = parse_byte_token(t->text);
-			if (b < 0) return CX_FAIL(err, CX_ERR_FORMAT, "%s: byte token %u is spelled '%.*s', not '<0xHH>'", tok->origin, i,
-			                          shown(t->text), t->text.ptr);
+			if (b < 0)
+				return CX_FAIL(err, CX_ERR_FORMAT,
+					"%s: byte token %u is spelled '%.*s', not '<0xHH>'", tok->origin, i,
+					shown(t->text), t->text.ptr);
 			if (!(p = cx_arena_alloc(&tok->arena, 1))) return cx__no_memory(err);
 			p[0] = (char)b;
 			t->bytes = (cx_span){p, 1};
@@ -108,8 +124,9 @@ static cx_status make_bytes(cx_tokenizer *tok, const cx_vocab_desc *d, cx_err *e
 		if (is_literal(t) || t->text.len == 0 || tok->alphabet == CX_ALPHABET_RAW) continue;
 		if (!(p = cx_arena_alloc(&tok->arena, t->text.len + 1))) return cx__no_memory(err);
 		n = tok->alphabet == CX_ALPHABET_BYTES ? cx__alphabet_decode(t->text.ptr, t->text.len, p)
-		                                       : plain_bytes(tok, d, t->text, p);
-		if (n != SIZE_MAX) t->bytes = (cx_span){p, n}; /* else: not in the alphabet, hence literal */
+											   : plain_bytes(tok, d, t->text, p);
+		if (n != SIZE_MAX)
+			t->bytes = (cx_span){p, n}; /* else: not in the alphabet, hence literal */
 	}
 	return CX_OK;
 }
@@ -119,11 +136,13 @@ static cx_status make_bytes(cx_tokenizer *tok, const cx_vocab_desc *d, cx_err *e
 static cx_status duplicate(const cx_tokenizer *tok, uint32_t a, uint32_t b, cx_err *err)
 {
 	cx_span s = tok->tokens[b].text;
-	return CX_FAIL(err, CX_ERR_FORMAT, "%s: tokens %u and %u are both '%.*s'", tok->origin, a, b, shown(s), s.ptr);
+	return CX_FAIL(err, CX_ERR_FORMAT, "%s: tokens %u and %u are both '%.*s'", tok->origin, a, b,
+		shown(s), s.ptr);
 }
 
 /* Which map a normal token is found through while encoding, and by which key. */
-static cx__token_map *encode_key(cx_tokenizer *tok, const cx_vocab_desc *d, const cx__token *t, cx_span *key)
+static cx__token_map *encode_key(
+	cx_tokenizer *tok, const cx_vocab_desc *d, const cx__token *t, cx_span *key)
 {
 	size_t mark = sizeof space_mark - 1, n = d->continuation.len;
 	*key = tok->alphabet == CX_ALPHABET_CHARS ? t->text : t->bytes;
@@ -142,10 +161,12 @@ static cx__token_map *encode_key(cx_tokenizer *tok, const cx_vocab_desc *d, cons
 static cx_status make_maps(cx_tokenizer *tok, const cx_vocab_desc *d, cx_err *err)
 {
 	cx_status st;
-	if ((st = cx__token_map_init(&tok->by_text, &tok->arena, tok->n_tokens, err)) != CX_OK) return st;
+	if ((st = cx__token_map_init(&tok->by_text, &tok->arena, tok->n_tokens, err)) != CX_OK)
+		return st;
 	if ((st = cx__token_map_init(&tok->map, &tok->arena, tok->n_tokens, err)) != CX_OK) return st;
 	if (tok->model == CX_VOCAB_WORDPIECE &&
-	    (st = cx__token_map_init(&tok->inner, &tok->arena, tok->n_tokens, err)) != CX_OK) return st;
+		(st = cx__token_map_init(&tok->inner, &tok->arena, tok->n_tokens, err)) != CX_OK)
+		return st;
 	for (uint32_t i = 0; i < tok->n_tokens; i++) {
 		cx__token *t = &tok->tokens[i];
 		cx__token_map *map;
@@ -155,9 +176,11 @@ static cx_status make_maps(cx_tokenizer *tok, const cx_vocab_desc *d, cx_err *er
 		if ((old = cx__token_map_add(&tok->by_text, t->text.ptr, t->text.len, (int32_t)i)) >= 0)
 			return duplicate(tok, (uint32_t)old, i, err);
 		if (t->type != CX_TOKEN_NORMAL && t->type != CX_TOKEN_USER) continue;
-		if (t->type == CX_TOKEN_USER && tok->alphabet != CX_ALPHABET_CHARS) continue; /* literal: not in the byte alphabet */
+		if (t->type == CX_TOKEN_USER && tok->alphabet != CX_ALPHABET_CHARS)
+			continue; /* literal: not in the byte alphabet */
 		map = encode_key(tok, d, t, &key);
-		if (cx__token_map_add(map, key.ptr, key.len, (int32_t)i) < 0 && key.len == 1 && tok->alphabet != CX_ALPHABET_CHARS)
+		if (cx__token_map_add(map, key.ptr, key.len, (int32_t)i) < 0 && key.len == 1 &&
+			tok->alphabet != CX_ALPHABET_CHARS)
 			tok->byte_id[(unsigned char)key.ptr[0]] = (int32_t)i;
 	}
 	return CX_OK;
@@ -174,10 +197,11 @@ bool cx__merge_cut(cx_span m, cx_span out[2])
 	return true;
 }
 
-static cx_status bad_merge(const cx_tokenizer *tok, uint32_t i, const cx_span *m, const char *what, cx_err *err)
+static cx_status bad_merge(
+	const cx_tokenizer *tok, uint32_t i, const cx_span *m, const char *what, cx_err *err)
 {
-	return CX_FAIL(err, CX_ERR_FORMAT, "%s: merge %u ('%.*s' + '%.*s'): %s is not a token", tok->origin, i, shown(m[0]),
-		m[0].ptr, shown(m[1]), m[1].ptr, what);
+	return CX_FAIL(err, CX_ERR_FORMAT, "%s: merge %u ('%.*s' + '%.*s'): %s is not a token",
+		tok->origin, i, shown(m[0]), m[0].ptr, shown(m[1]), m[1].ptr, what);
 }
 
 static cx_status make_merges(cx_tokenizer *tok, const cx_vocab_desc *d, cx_err *err)
@@ -202,7 +226,10 @@ static cx_status make_merges(cx_tokenizer *tok, const cx_vocab_desc *d, cx_err *
 	return st;
 }
 
-struct scored { float score; uint32_t id; };
+struct scored {
+	float score;
+	uint32_t id;
+};
 
 static int by_score(const void *a, const void *b)
 {
@@ -214,13 +241,15 @@ static int by_score(const void *a, const void *b)
 static cx_status make_order(cx_tokenizer *tok, const cx_vocab_desc *d, cx_err *err)
 {
 	struct scored *v;
-	if (!d->scores) return CX_FAIL(err, CX_ERR_FORMAT, "%s: the vocabulary has no scores", tok->origin);
+	if (!d->scores)
+		return CX_FAIL(err, CX_ERR_FORMAT, "%s: the vocabulary has no scores", tok->origin);
 	v = cx_arena_array(&tok->arena, tok->n_tokens, sizeof *v);
 	tok->order = cx_arena_array(&tok->arena, tok->n_tokens, sizeof *tok->order);
 	if (!v || !tok->order) return cx__no_memory(err);
 	for (uint32_t i = 0; i < tok->n_tokens; i++) {
 		if (!isfinite(d->scores[i]))
-			return CX_FAIL(err, CX_ERR_FORMAT, "%s: the score of token %u is not a finite number", tok->origin, i);
+			return CX_FAIL(err, CX_ERR_FORMAT, "%s: the score of token %u is not a finite number",
+				tok->origin, i);
 		v[i] = (struct scored){d->scores[i], i};
 	}
 	qsort(v, tok->n_tokens, sizeof *v, by_score);
@@ -236,15 +265,31 @@ static cx_status make_order(cx_tokenizer *tok, const cx_vocab_desc *d, cx_err *e
 static cx_status check_id(const cx_tokenizer *tok, const char *what, int32_t id, cx_err *err)
 {
 	if (id >= -1 && (id < 0 || (uint32_t)id < tok->n_tokens)) return CX_OK;
-	return CX_FAIL(err, CX_ERR_FORMAT, "%s: %s token id is %d, but there are %u tokens", tok->origin, what, id, tok->n_tokens);
+	return CX_FAIL(err, CX_ERR_FORMAT, "%s: %s token id is %d, but there are %u tokens",
+		tok->origin, what, id, tok->n_tokens);
 }
 
 static cx_status check_special(cx_tokenizer *tok, const cx_special_ids *s, cx_err *err)
 {
-	const struct { const char *what; int32_t id; } ids[] = {
-		{"bos", s->bos}, {"eos", s->eos}, {"eot", s->eot}, {"eom", s->eom}, {"unknown", s->unk}, {"separator", s->sep},
-		{"cls", s->cls}, {"padding", s->pad}, {"mask", s->mask}, {"fim_pre", s->fim_pre}, {"fim_suf", s->fim_suf},
-		{"fim_mid", s->fim_mid}, {"fim_pad", s->fim_pad}, {"fim_rep", s->fim_rep}, {"fim_sep", s->fim_sep},
+	const struct {
+		const char *what;
+		int32_t id;
+	} ids[] = {
+		{"bos", s->bos},
+		{"eos", s->eos},
+		{"eot", s->eot},
+		{"eom", s->eom},
+		{"unknown", s->unk},
+		{"separator", s->sep},
+		{"cls", s->cls},
+		{"padding", s->pad},
+		{"mask", s->mask},
+		{"fim_pre", s->fim_pre},
+		{"fim_suf", s->fim_suf},
+		{"fim_mid", s->fim_mid},
+		{"fim_pad", s->fim_pad},
+		{"fim_rep", s->fim_rep},
+		{"fim_sep", s->fim_sep},
 	};
 	for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
 		cx_status st = check_id(tok, ids[i].what, ids[i].id, err);
@@ -254,11 +299,12 @@ static cx_status check_special(cx_tokenizer *tok, const cx_special_ids *s, cx_er
 	return CX_OK;
 }
 
-static cx_status copy_ids(cx_tokenizer *tok, const char *what, const int32_t *ids, uint32_t n, int32_t **out, uint32_t *n_out,
-	cx_err *err)
+static cx_status copy_ids(cx_tokenizer *tok, const char *what, const int32_t *ids, uint32_t n,
+	int32_t **out, uint32_t *n_out, cx_err *err)
 {
 	for (uint32_t i = 0; i < n; i++) {
-		if (ids[i] < 0) return CX_FAIL(err, CX_ERR_FORMAT, "%s: %s token id is %d", tok->origin, what, ids[i]);
+		if (ids[i] < 0)
+			return CX_FAIL(err, CX_ERR_FORMAT, "%s: %s token id is %d", tok->origin, what, ids[i]);
 		cx_status st = check_id(tok, what, ids[i], err);
 		if (st != CX_OK) return st;
 	}
@@ -273,19 +319,23 @@ static int by_id(const void *a, const void *b)
 	return *x < *y ? -1 : *x > *y;
 }
 
-/* spec/llm.md 4.6: one source alone is not enough (Qwen3.5 lists only <|endoftext|>, and no chat turn ends with it). */
+/* spec/llm.md 4.6: one source alone is not enough (Qwen3.5 lists only <|endoftext|>, and no chat
+ * turn ends with it). */
 static cx_status make_stop(cx_tokenizer *tok, const cx_vocab_desc *d, cx_err *err)
 {
-	static const char *const texts[] = {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>"};
+	static const char *const texts[] = {
+		"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>"};
 	enum { N_TEXTS = sizeof texts / sizeof texts[0] };
 	int32_t own[N_TEXTS + 3], *v;
 	uint32_t n = 0, m = 0;
 	for (uint32_t i = 0; i < d->n_stop; i++)
-		if (d->stop[i] >= 0 && (uint32_t)d->stop[i] < tok->n_tokens) m++; /* a config may count padding rows: no token */
+		if (d->stop[i] >= 0 && (uint32_t)d->stop[i] < tok->n_tokens)
+			m++; /* a config may count padding rows: no token */
 	own[n++] = tok->special.eos;
 	own[n++] = tok->special.eot;
 	own[n++] = tok->special.eom;
-	for (uint32_t i = 0; i < N_TEXTS; i++) own[n++] = cx_tokenizer_find(tok, texts[i], strlen(texts[i]));
+	for (uint32_t i = 0; i < N_TEXTS; i++)
+		own[n++] = cx_tokenizer_find(tok, texts[i], strlen(texts[i]));
 	v = cx_arena_array(&tok->arena, (size_t)m + n, sizeof *v);
 	if (!v) return cx__no_memory(err);
 	m = 0;
@@ -318,27 +368,35 @@ static cx_status build(cx_tokenizer *tok, const cx_vocab_desc *d, cx_err *err)
 {
 	cx_status st;
 	for (int b = 0; b < 256; b++) tok->byte_id[b] = -1;
-	if (d->n_tokens == 0 || !d->tokens) return CX_FAIL(err, CX_ERR_FORMAT, "%s: the vocabulary is empty", tok->origin);
+	if (d->n_tokens == 0 || !d->tokens)
+		return CX_FAIL(err, CX_ERR_FORMAT, "%s: the vocabulary is empty", tok->origin);
 	if (d->n_tokens > MAX_TOKENS)
-		return CX_FAIL(err, CX_ERR_FORMAT, "%s: %u tokens are more than the %d allowed", tok->origin, d->n_tokens, MAX_TOKENS);
+		return CX_FAIL(err, CX_ERR_FORMAT, "%s: %u tokens are more than the %d allowed",
+			tok->origin, d->n_tokens, MAX_TOKENS);
 	tok->n_tokens = d->n_tokens;
 	if ((st = check_special(tok, &d->special, err)) != CX_OK) return st;
 	if (tok->model == CX_VOCAB_WORDPIECE && tok->special.unk < 0)
-		return CX_FAIL(err, CX_ERR_FORMAT, "%s: a WordPiece vocabulary needs an unknown token", tok->origin);
+		return CX_FAIL(
+			err, CX_ERR_FORMAT, "%s: a WordPiece vocabulary needs an unknown token", tok->origin);
 	if ((st = copy_tokens(tok, d, err)) != CX_OK) return st;
 	if ((st = make_bytes(tok, d, err)) != CX_OK) return st;
 	if ((st = make_maps(tok, d, err)) != CX_OK) return st;
 	if (tok->model == CX_VOCAB_MERGES && (st = make_merges(tok, d, err)) != CX_OK) return st;
 	if (tok->model == CX_VOCAB_SCORES && (st = make_order(tok, d, err)) != CX_OK) return st;
-	if ((st = copy_ids(tok, "prefix", d->prefix, d->n_prefix, &tok->prefix, &tok->n_prefix, err)) != CX_OK) return st;
-	if ((st = copy_ids(tok, "suffix", d->suffix, d->n_suffix, &tok->suffix, &tok->n_suffix, err)) != CX_OK) return st;
+	if ((st = copy_ids(tok, "prefix", d->prefix, d->n_prefix, &tok->prefix, &tok->n_prefix, err)) !=
+		CX_OK)
+		return st;
+	if ((st = copy_ids(tok, "suffix", d->suffix, d->n_suffix, &tok->suffix, &tok->n_suffix, err)) !=
+		CX_OK)
+		return st;
 	if ((st = make_stop(tok, d, err)) != CX_OK) return st;
 	if ((st = copy_norm(tok, d, err)) != CX_OK) return st;
 	if ((st = cx__split_compile(tok, d->split, d->n_split, err)) != CX_OK) return st;
 	return cx__added_build(tok, d->added, d->n_added, err);
 }
 
-cx_status cx_tokenizer_create(const cx_vocab_desc *d, const cx_alloc *alloc, cx_tokenizer **out, cx_err *err)
+cx_status cx_tokenizer_create(
+	const cx_vocab_desc *d, const cx_alloc *alloc, cx_tokenizer **out, cx_err *err)
 {
 	cx_alloc a = alloc && alloc->realloc ? *alloc : cx_alloc_default();
 	cx_tokenizer *tok = cx_calloc(&a, 1, sizeof *tok);
@@ -354,7 +412,9 @@ cx_status cx_tokenizer_create(const cx_vocab_desc *d, const cx_alloc *alloc, cx_
 	tok->fuse_unk = d->fuse_unk;
 	tok->drop_space = d->drop_space;
 	tok->max_word_chars = d->max_word_chars;
-	st = (tok->origin = cx_arena_strdup(&tok->arena, d->origin ? d->origin : "vocabulary")) ? CX_OK : cx__no_memory(err);
+	st = (tok->origin = cx_arena_strdup(&tok->arena, d->origin ? d->origin : "vocabulary"))
+			 ? CX_OK
+			 : cx__no_memory(err);
 	if (st == CX_OK && !cx__pcre_mem_init(&tok->pcre, &a)) st = cx__no_memory(err);
 	if (st == CX_OK) st = build(tok, d, err);
 	if (st != CX_OK) {

@@ -1,7 +1,8 @@
-/* wordpiece.c - WordPiece: the longest token at each position from the left, or the unknown token for the whole word.
+/* wordpiece.c - WordPiece: the longest token at each position from the left, or the unknown token
+ * for the whole word.
  *
- * In: one word (no whitespace, punctuation apart). Out: its ids appended to e->out. The first part is looked up among the
- * word starts, the others among the continuations. */
+ * In: one word (no whitespace, punctuation apart). Out: its ids appended to e->out. The first part
+ * is looked up among the word starts, the others among the continuations. */
 #include "models/text/text_impl.h"
 
 static uint32_t count_chars(const char *s, uint32_t n)
