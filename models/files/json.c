@@ -28,6 +28,16 @@ static bool depth_ok(const char *s, size_t n)
 	return true;
 }
 
+/* jansson mostly says nothing when memory is short. In the middle of a string it blames the
+ * string's text: a complete string that is "invalid" or is not the string that was expected. Text
+ * that really is wrong gets another message, because the first one set is kept. */
+static bool ran_out(const json_error_t *e)
+{
+	return json_error_code(e) == json_error_out_of_memory || e->text[0] == '\0' ||
+		   strncmp(e->text, "invalid token near '\"", 21) == 0 ||
+		   strncmp(e->text, "string or '}' expected near '\"", 30) == 0;
+}
+
 cx_status cx_json_parse(const char *label, const void *data, size_t size, json_t **out, cx_err *err)
 {
 	const size_t flags = JSON_REJECT_DUPLICATES | JSON_DECODE_ANY;
@@ -43,7 +53,7 @@ cx_status cx_json_parse(const char *label, const void *data, size_t size, json_t
 		*out = json_loadb(data, size, flags | JSON_DECODE_INT_AS_REAL, &e);
 	}
 	if (*out) return CX_OK;
-	if (json_error_code(&e) == json_error_out_of_memory || e.text[0] == '\0')
+	if (ran_out(&e))
 		return CX_FAIL(err, CX_ERR_MEMORY, "%s: out of memory while reading JSON", label);
 	return CX_FAIL(
 		err, CX_ERR_FORMAT, "%s: line %d, column %d: %s", label, e.line, e.column, e.text);

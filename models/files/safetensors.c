@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include <utf8proc.h>
+
 #include "models/files/json.h"
 #include "models/files/out.h"
 
@@ -473,6 +475,16 @@ static cx_status describe(
 	return *out ? CX_OK : no_header(path, err);
 }
 
+/* jansson refuses other names, but in a way that looks like a lack of memory. */
+static bool is_utf8(const char *s)
+{
+	utf8proc_ssize_t n = 1;
+	utf8proc_int32_t code;
+	for (; *s && n > 0; s += n > 0 ? n : 0)
+		n = utf8proc_iterate((const utf8proc_uint8_t *)s, -1, &code);
+	return n > 0;
+}
+
 static cx_status make_header(const char *path, const cx_file_tensor *t, size_t n,
 	const cx_safetensors_meta_pair *meta, size_t n_meta, json_t **out, cx_err *err)
 {
@@ -480,20 +492,24 @@ static cx_status make_header(const char *path, const cx_file_tensor *t, size_t n
 	uint64_t at = 0;
 	cx_status st = root && (pairs || !n_meta) ? CX_OK : no_header(path, err);
 	for (size_t i = 0; i < n_meta && st == CX_OK; i++)
-		if (json_object_set_new(pairs, meta[i].key, json_string(meta[i].value)) != 0)
+		if (!is_utf8(meta[i].key) || !is_utf8(meta[i].value))
+			st = CX_FAIL(err, CX_ERR_ARGUMENT, "%s: metadata entry %zu is not UTF-8",
+				cx_path_tail(path), i);
+		else if (json_object_set_new(pairs, meta[i].key, json_string(meta[i].value)) != 0)
 			st = no_header(path, err);
 	if (pairs && st == CX_OK && json_object_set(root, "__metadata__", pairs) != 0)
 		st = no_header(path, err);
 	json_decref(pairs);
 	for (size_t i = 0; i < n && st == CX_OK; i++) {
-		if (strcmp(t[i].name, "__metadata__") == 0 || json_object_get(root, t[i].name))
+		if (!is_utf8(t[i].name))
+			st = CX_FAIL(err, CX_ERR_ARGUMENT, "%s: the name of tensor %zu is not UTF-8",
+				cx_path_tail(path), i);
+		else if (strcmp(t[i].name, "__metadata__") == 0 || json_object_get(root, t[i].name))
 			st = CX_FAIL(err, CX_ERR_ARGUMENT, "%s: tensor name '%.80s' is taken",
 				cx_path_tail(path), t[i].name);
 		else if ((st = describe(path, &t[i], &at, &v, err)) == CX_OK &&
 				 json_object_set_new(root, t[i].name, v) != 0)
-			st = CX_FAIL(err, CX_ERR_ARGUMENT,
-				"%s: tensor name '%.80s' is not UTF-8, or memory is out", cx_path_tail(path),
-				t[i].name);
+			st = no_header(path, err);
 	}
 	if (st == CX_OK) *out = root;
 	else json_decref(root);
