@@ -1,0 +1,395 @@
+/* attn.c - attention and paged attention: softmax over blocks of 64 keys, counted from position 0, with a running
+ * maximum.
+ *
+ * A row's arithmetic is the same whatever rows come with it: scores are dot products in 16 lanes, each block of 64 gives
+ * one maximum and one sum (lanes by position mod 16), values are added in the order of positions. So a prompt gives the
+ * same bits whole or in any chunks. A unit of work is one sequence, one head of keys and up to 32 rows that read it (rows
+ * of the heads in its group count each); keys and values of a block are widened once per unit.
+ *
+ * Scratch, per thread: 32 rows of q and of the result, 64 rows of keys and of values, all f32 padded to 16. */
+#include "backends/cpu/isa/lane.h"
+#include "backends/cpu/isa/vmath.h"
+
+enum { KB = 64, RB = 32 };
+#if defined(CX_ISA_avx512)
+enum { KEYS = 4, COLS = 4 };
+#else
+enum { KEYS = 2, COLS = 1 };
+#endif
+
+typedef struct attn {
+	const cx_cpu_arg *q, *k, *v, *y;
+	const cx_cpu_arg *mask, *bias;   /* NULL: none */
+	int64_t ms[4], bs[4];            /* their strides over [B,H,T,S] */
+	int64_t qs[3], ks[3], vs[3];     /* strides of [B,T,H] and [B,S,Hk]; B has stride 0 without a batch axis */
+	int64_t n_heads, n_kv_heads, d, dv, dp, dvp;
+	const int32_t *table;            /* of this sequence, or NULL */
+	int64_t table_stride, n_pages, page, n_slots;
+	float scale;
+	bool causal;
+	int64_t window;
+	float *qb, *ob, *kb, *vb;        /* scratch of this thread */
+	uint64_t missing;                /* keys of the block whose page is not there */
+} attn;
+
+/* Rows [q0, q1) of sequence b, whose keys are [0, n_kv), stored from row k0 on. */
+typedef struct seq { int64_t b, q0, q1, k0, n_kv; } seq;
+
+/* Up to RB rows of a unit; row i is token t[i], head h[i], and sees keys [lo, hi). */
+typedef struct rows {
+	int64_t n, t[RB], h[RB], lo[RB], hi[RB];
+	float m[RB], l[RB];
+} rows;
+
+/* ---- products -------------------------------------------------------------------------------------------- */
+
+/* s[r * KB + j] = q[r] . k[j], r < nr, j < nk; nr * keys is a multiple of 8. k has `keys` - 1 valid entries past nk. */
+CX_INLINE void scores(float *s, const float *q, int64_t dp, const float *const *k, int64_t nk, const int nr, const int keys)
+{
+	for (int64_t j = 0; j < nk; j += keys) {
+		v16 acc[16];
+		float sum[16];
+		for (int i = 0; i < nr * keys; i++) acc[i] = v16_zero();
+		for (int64_t c = 0; c < dp; c += 16) {
+			v16 kv[8];
+			CX_UNROLL
+			for (int e = 0; e < keys; e++) kv[e] = v16_load(k[j + e] + c);
+			CX_UNROLL
+			for (int r = 0; r < nr; r++) {
+				v16 qv = v16_load(q + r * dp + c);
+				CX_UNROLL
+				for (int e = 0; e < keys; e++) acc[r * keys + e] = v16_fma(qv, kv[e], acc[r * keys + e]);
+			}
+		}
+		CX_UNROLL
+		for (int i = 0; i < nr * keys; i += 8) v16_sum8(sum + i, acc + i);
+		CX_UNROLL
+		for (int r = 0; r < nr; r++)
+			for (int e = 0; e < keys; e++) s[r * KB + j + e] = sum[r * keys + e];
+	}
+}
+
+/* o[r] += sum over j in [j0, j1) of p[r * KB + j] * v[j]. */
+CX_INLINE void values(float *o, int64_t dvp, const float *p, const float *const *v, int64_t j0, int64_t j1,
+	const int nr, const int cols, int64_t c)
+{
+	v16 acc[16];
+	CX_UNROLL
+	for (int i = 0; i < nr * cols; i++) acc[i] = v16_load(o + i / cols * dvp + c + i % cols * 16);
+	for (int64_t j = j0; j < j1; j++) {
+		v16 vv[4];
+		CX_UNROLL
+		for (int e = 0; e < cols; e++) vv[e] = v16_load(v[j] + c + e * 16);
+		CX_UNROLL
+		for (int r = 0; r < nr; r++) {
+			v16 pv = v16_set1(p[r * KB + j]);
+			CX_UNROLL
+			for (int e = 0; e < cols; e++) acc[r * cols + e] = v16_fma(pv, vv[e], acc[r * cols + e]);
+		}
+	}
+	CX_UNROLL
+	for (int i = 0; i < nr * cols; i++) v16_store(o + i / cols * dvp + c + i % cols * 16, acc[i]);
+}
+
+static void values4(float *o, int64_t dvp, const float *p, const float *const *v, int64_t j0, int64_t j1)
+{
+	int64_t c = 0;
+	for (; c + 16 * COLS <= dvp; c += 16 * COLS) values(o, dvp, p, v, j0, j1, 4, COLS, c);
+	for (; c < dvp; c += 16) values(o, dvp, p, v, j0, j1, 4, 1, c);
+}
+static void values1(float *o, int64_t dvp, const float *p, const float *const *v, int64_t j0, int64_t j1)
+{
+	int64_t c = 0;
+	if (j0 >= j1) return;
+	for (; c + 64 <= dvp; c += 64) values(o, dvp, p, v, j0, j1, 1, 4, c);
+	for (; c < dvp; c += 16) values(o, dvp, p, v, j0, j1, 1, 1, c);
+}
+
+/* ---- one block of keys for one row ------------------------------------------------------------------------ */
+
+static uint64_t bits(int64_t lo, int64_t hi)
+{
+	if (lo >= hi) return 0;
+	return (hi - lo == 64 ? ~0ull : (1ull << (hi - lo)) - 1) << lo;
+}
+
+/* Scores of keys [base, base + KB) to weights: scale, bias, mask, running maximum and sum. False: the row sees none of
+ * them. Masked keys get -inf in s, and so weight 0; `sees` has a bit per key that counts, a score of -inf does not. */
+static bool weigh(const attn *a, const seq *q, rows *w, int64_t i, int64_t base, float *s, uint64_t *sees)
+{
+	int64_t lo = w->lo[i] > base ? w->lo[i] - base : 0, hi = w->hi[i] - base < KB ? w->hi[i] - base : KB;
+	int64_t row = a->mask || a->bias ? w->t[i] - (a->q->d.rank == 4 ? q->q0 : 0) : 0;
+	float m, m0 = w->m[i], corr[16];
+	v16 scale = v16_set1(a->scale), sum = v16_zero(), vm;
+	if (lo >= hi) return false;
+	for (int64_t j = 0; j < KB; j += 16) v16_store(s + j, v16_mul(v16_load(s + j), scale));
+	for (int64_t j = lo; a->bias && j < hi; j++)
+		s[j] += ((const float *)a->bias->p)[q->b * a->bs[0] + w->h[i] * a->bs[1] + row * a->bs[2] + (base + j) * a->bs[3]];
+	*sees = bits(lo, hi) & ~a->missing;
+	for (int64_t j = lo; a->mask && j < hi; j++)
+		if (!a->mask->p[q->b * a->ms[0] + w->h[i] * a->ms[1] + row * a->ms[2] + (base + j) * a->ms[3]])
+			*sees &= ~(1ull << j);
+	for (int64_t j = lo; a->bias && j < hi; j++)
+		if (s[j] == -INFINITY) *sees &= ~(1ull << j);
+	if (*sees == 0) return false;
+	if (*sees != ~0ull)
+		for (int64_t j = 0; j < KB; j++)
+			if (!(*sees >> j & 1)) s[j] = -INFINITY;
+	m = cx_max_f32(s, KB);
+	if (m0 > m || m0 != m0) m = m0;
+	w->m[i] = m;
+	if (m == -INFINITY) return false; /* every score it has seen is -inf: no weight to give yet */
+	vm = v16_set1(m);
+	for (int64_t j = 0; j < KB; j += 16) {
+		v16 e = v16_exp(v16_sub(v16_load(s + j), vm));
+		v16_store(s + j, e);
+		sum = v16_add(sum, e);
+	}
+	v16_store(corr, v16_exp(v16_sub(v16_set1(m0), vm)));
+	w->l[i] = w->l[i] * corr[0] + v16_sum(sum);
+	if (corr[0] != 1.0f)
+		for (int64_t c = 0; c < a->dvp; c += 16)
+			v16_store(a->ob + i * a->dvp + c, v16_mul(v16_load(a->ob + i * a->dvp + c), v16_set1(corr[0])));
+	return true;
+}
+
+/* Values of a block for rows [i, i + n), n <= 4, in the order of keys for each. */
+static void add_values(const attn *a, const rows *w, int64_t i, int64_t n, int64_t base, const float *s,
+	const float *const *vp, const uint64_t *sees, const bool *live)
+{
+	int64_t lo[4], hi[4], j0 = 0, j1 = KB;
+	bool joint = n == 4;
+	for (int64_t r = 0; r < n; r++) {
+		lo[r] = w->lo[i + r] > base ? w->lo[i + r] - base : 0;
+		hi[r] = w->hi[i + r] - base < KB ? w->hi[i + r] - base : KB;
+		j0 = lo[r] > j0 ? lo[r] : j0;
+		j1 = hi[r] < j1 ? hi[r] : j1;
+		joint &= live[r] && sees[r] == bits(lo[r], hi[r]);
+	}
+	if (joint && j0 < j1) {
+		for (int64_t r = 0; r < n; r++) values1(a->ob + (i + r) * a->dvp, a->dvp, s + r * KB, vp, lo[r], j0);
+		values4(a->ob + i * a->dvp, a->dvp, s, vp, j0, j1);
+		for (int64_t r = 0; r < n; r++) values1(a->ob + (i + r) * a->dvp, a->dvp, s + r * KB, vp, j1, hi[r]);
+		return;
+	}
+	for (int64_t r = 0; r < n; r++) {
+		if (!live[r]) continue;
+		for (int64_t j = lo[r]; j < hi[r];) { /* runs of keys that it sees */
+			int64_t e = j;
+			while (e < hi[r] && (sees[r] >> e & 1)) e++;
+			values1(a->ob + (i + r) * a->dvp, a->dvp, s + r * KB, vp, j, e);
+			j = e + 1;
+		}
+	}
+}
+
+static void block(const attn *a, const seq *q, rows *w, int64_t base, int64_t nk, const float *const *kp,
+	const float *const *vp)
+{
+	float s[4 * KB] __attribute__((aligned(64)));
+	for (int64_t i = 0; i < w->n; i += 4) {
+		int64_t n = w->n - i < 4 ? w->n - i : 4;
+		const float *qr = a->qb + i * a->dp;
+		uint64_t sees[4];
+		bool live[4], any = false;
+		for (int64_t r = 0; r < n; r++) any |= w->lo[i + r] < base + KB && w->hi[i + r] > base;
+		if (!any) continue;
+		for (int64_t j = 0; j < 4 * KB; j++) s[j] = 0.0f;
+		if (n == 4) scores(s, qr, a->dp, kp, nk, 4, KEYS);
+		else for (int64_t r = 0; r < n; r++) scores(s + r * KB, qr + r * a->dp, a->dp, kp, nk, 1, 8);
+		for (int64_t r = 0; r < n; r++) live[r] = weigh(a, q, w, i + r, base, s + r * KB, &sees[r]);
+		add_values(a, w, i, n, base, s, vp, sees, live);
+	}
+}
+
+/* ---- a unit ------------------------------------------------------------------------------------------------ */
+
+/* Rows of a block of keys or values as padded f32; those that are missing (a page out of range) are zeros. */
+static void stage(attn *a, const seq *q, const cx_cpu_arg *x, const int64_t *st, int64_t head, int64_t base,
+	int64_t nk, int64_t width, int64_t pad, float *buf, const float **ptr)
+{
+	a->missing = 0;
+	for (int64_t n = 0; n < nk; n++) {
+		int64_t pos = base + n, row = q->k0 + pos;
+		const float *p;
+		if (a->table) {
+			int64_t pg = pos / a->page;
+			row = pg < a->n_pages ? a->table[pg * a->table_stride] : -1;
+			if (row >= 0) row = row * a->page + pos % a->page;
+			if (row >= a->n_slots) row = -1;
+		}
+		if (row < 0) {
+			memset(buf + n * pad, 0, (size_t)pad * sizeof *buf);
+			ptr[n] = buf + n * pad;
+			a->missing |= 1ull << n;
+			continue;
+		}
+		p = cx_row_load(buf + n * pad, cx_at_off(x, q->b * st[0] + row * st[1] + head * st[2]), x->d.dtype, 1, width);
+		if (p != buf + n * pad && width == pad) {
+			ptr[n] = p;
+			continue;
+		}
+		if (p != buf + n * pad) memcpy(buf + n * pad, p, (size_t)width * sizeof *buf);
+		memset(buf + n * pad + width, 0, (size_t)(pad - width) * sizeof *buf);
+		ptr[n] = buf + n * pad;
+	}
+	for (int64_t j = nk; j < KB + 8; j++) ptr[j] = ptr[nk - 1];
+}
+
+/* Query rows [r0, r0 + w->n) of the unit: token q0 + r / group, head hk * group + r % group. */
+static void unit(attn *a, const seq *q, int64_t hk, int64_t r0, int64_t n)
+{
+	int64_t group = a->n_heads / a->n_kv_heads, first = INT64_MAX, last = 0;
+	const float *kp[KB + 8], *vp[KB + 8];
+	rows w = {.n = n};
+	for (int64_t i = 0; i < n; i++) {
+		int64_t t = q->q0 + (r0 + i) / group, h = hk * group + (r0 + i) % group;
+		int64_t pos = t - q->q1 + q->n_kv; /* bottom-right aligned */
+		float *qb = a->qb + i * a->dp;
+		const float *p = cx_row_load(qb, cx_at_off(a->q, q->b * a->qs[0] + t * a->qs[1] + h * a->qs[2]),
+			a->q->d.dtype, 1, a->d);
+		if (p != qb) memcpy(qb, p, (size_t)a->d * sizeof *p);
+		memset(qb + a->d, 0, (size_t)(a->dp - a->d) * sizeof *qb);
+		w.t[i] = t;
+		w.h[i] = h;
+		w.lo[i] = a->window > 0 && pos - a->window + 1 > 0 ? pos - a->window + 1 : 0;
+		w.hi[i] = a->causal && pos + 1 < q->n_kv ? pos + 1 : q->n_kv;
+		w.m[i] = -INFINITY;
+		w.l[i] = 0.0f;
+		if (w.lo[i] >= w.hi[i]) continue;
+		first = w.lo[i] < first ? w.lo[i] : first;
+		last = w.hi[i] > last ? w.hi[i] : last;
+	}
+	memset(a->ob, 0, (size_t)(n * a->dvp) * sizeof *a->ob);
+	for (int64_t base = first / KB * KB; base < last; base += KB) {
+		int64_t nk = last - base < KB ? last - base : KB;
+		stage(a, q, a->k, a->ks, hk, base, nk, a->d, a->dp, a->kb, kp);
+		stage(a, q, a->v, a->vs, hk, base, nk, a->dv, a->dvp, a->vb, vp);
+		block(a, q, &w, base, nk, kp, vp);
+	}
+	for (int64_t i = 0; i < n; i++) {
+		float *o = a->ob + i * a->dvp;
+		char *yp = cx_at_off(a->y, ((q->b * (a->q->d.rank == 4 ? a->q->d.dim[1] : 0) + w.t[i]) * a->n_heads + w.h[i]) * a->dv);
+		v16 l = v16_set1(w.l[i]);
+		if (w.m[i] == -INFINITY && w.l[i] == 0.0f) memset(o, 0, (size_t)a->dv * sizeof *o);
+		else for (int64_t c = 0; c < a->dvp; c += 16) v16_store(o + c, v16_div(v16_load(o + c), l));
+		cx_row_store(yp, a->y->d.dtype, 1, o, a->dv);
+	}
+}
+
+/* All units of one sequence; *turn counts units over sequences, each thread takes every n-th. */
+static void sequence(attn *a, const seq *q, const cx_cpu_team *t, int64_t *turn)
+{
+	int64_t group = a->n_heads / a->n_kv_heads, n = (q->q1 - q->q0) * group;
+	for (int64_t r = 0; r < n; r += RB)
+		for (int64_t hk = 0; hk < a->n_kv_heads; hk++)
+			if ((*turn)++ % t->n == t->rank) unit(a, q, hk, r, n - r < RB ? n - r : RB);
+}
+
+/* ---- the ops ------------------------------------------------------------------------------------------------ */
+
+static void init(attn *a, const cx_cpu_call *c, const cx_cpu_team *t)
+{
+	int32_t r = c->in[0].d.rank;
+	memset(a, 0, sizeof *a);
+	a->q = &c->in[0];
+	a->k = &c->in[1];
+	a->v = &c->in[2];
+	a->y = &c->out[0];
+	for (int i = r == 4 ? 0 : 1; i < 3; i++) {
+		a->qs[i] = a->q->d.stride[r - 4 + i];
+		a->ks[i] = a->k->d.stride[r - 4 + i];
+		a->vs[i] = a->v->d.stride[r - 4 + i];
+	}
+	a->n_heads = a->q->d.dim[r - 2];
+	a->n_kv_heads = a->k->d.dim[r - 2];
+	a->d = a->q->d.dim[r - 1];
+	a->dv = a->v->d.dim[r - 1];
+	a->dp = cx_pad16(a->d);
+	a->dvp = cx_pad16(a->dv);
+	a->qb = (float *)c->scratch + t->rank * (RB + KB) * (a->dp + a->dvp);
+	a->ob = a->qb + RB * a->dp;
+	a->kb = a->ob + RB * a->dvp;
+	a->vb = a->kb + KB * a->dp;
+}
+
+/* Strides of a mask or bias over [B,H,T,S]; NULL if it is absent. */
+static const cx_cpu_arg *aligned(const cx_cpu_call *c, uint32_t i, int64_t *st)
+{
+	const cx_desc *d = &c->in[i].d;
+	if (!cx_cpu_has(c, i)) return NULL;
+	for (int32_t k = 0; k < d->rank; k++) st[4 - d->rank + k] = d->dim[k] == 1 ? 0 : d->stride[k];
+	return &c->in[i];
+}
+
+static int64_t clampi(int64_t x, int64_t lo, int64_t hi) { return x < lo ? lo : x > hi ? hi : x; }
+
+/* Rows that no sequence has are zeros. */
+static void zero_rows(const attn *a, const cx_cpu_team *t, int64_t from, int64_t to)
+{
+	uint64_t row = (uint64_t)(a->n_heads * a->dv) * cx_cpu_size(a->y->d.dtype);
+	if (t->rank == 0 && to > from) memset(a->y->p + (uint64_t)from * row, 0, (uint64_t)(to - from) * row);
+}
+
+CX_CPU_FN(cx_attention_block_f32)
+{
+	const cx_attr_attention *at = c->attr;
+	const int32_t *qo = cx_cpu_has(c, 3) ? (const int32_t *)c->in[3].p : NULL;
+	const int32_t *ko = cx_cpu_has(c, 4) ? (const int32_t *)c->in[4].p : NULL;
+	int64_t turn = 0, total, total_k;
+	attn a;
+	init(&a, c, t);
+	a.scale = at->scale != 0.0f ? at->scale : 1.0f / sqrtf((float)a.d);
+	a.causal = at->causal;
+	a.window = at->window;
+	a.mask = aligned(c, 5, a.ms);
+	a.bias = aligned(c, 6, a.bs);
+	if (cx__desc_elems(&a.y->d) == 0) return;
+	if (a.q->d.rank == 4) {
+		for (int64_t b = 0; b < a.q->d.dim[0]; b++) {
+			seq q = {b, 0, a.q->d.dim[1], 0, a.k->d.dim[1]};
+			sequence(&a, &q, t, &turn);
+		}
+		return;
+	}
+	total = a.q->d.dim[0];
+	total_k = a.k->d.dim[0];
+	if (!qo) {
+		seq q = {0, 0, total, 0, total_k};
+		sequence(&a, &q, t, &turn);
+		return;
+	}
+	for (int64_t b = 0; b + 1 < c->in[3].d.dim[0]; b++) {
+		seq q = {0, clampi(qo[b], 0, total), clampi(qo[b + 1], 0, total), 0, 0};
+		q.k0 = clampi(ko ? ko[b] : qo[b], 0, total_k);
+		q.n_kv = clampi(ko ? ko[b + 1] : qo[b + 1], q.k0, total_k) - q.k0;
+		sequence(&a, &q, t, &turn);
+	}
+	zero_rows(&a, t, 0, clampi(qo[0], 0, total));
+	zero_rows(&a, t, clampi(qo[c->in[3].d.dim[0] - 1], 0, total), total);
+}
+
+CX_CPU_FN(cx_paged_attention_block_f32)
+{
+	const cx_attr_paged *at = c->attr;
+	const cx_cpu_arg *table = &c->in[3];
+	const int32_t *qo = (const int32_t *)c->in[4].p, *len = (const int32_t *)c->in[5].p;
+	int64_t turn = 0, total = c->in[0].d.dim[0], nb = c->in[5].d.dim[0];
+	attn a;
+	init(&a, c, t);
+	a.scale = at->scale != 0.0f ? at->scale : 1.0f / sqrtf((float)a.d);
+	a.causal = true;
+	a.window = at->window;
+	a.page = at->page;
+	a.n_slots = a.k->d.dim[0];
+	a.n_pages = table->d.dim[1];
+	a.table_stride = table->d.stride[1];
+	if (cx__desc_elems(&a.y->d) == 0) return;
+	for (int64_t b = 0; b < nb; b++) {
+		seq q = {0, clampi(qo[b], 0, total), clampi(qo[b + 1], 0, total), 0, len[b] < 0 ? 0 : len[b]};
+		a.table = (const int32_t *)table->p + b * table->d.stride[0];
+		sequence(&a, &q, t, &turn);
+	}
+	zero_rows(&a, t, 0, nb ? clampi(qo[0], 0, total) : total);
+	if (nb) zero_rows(&a, t, clampi(qo[nb], 0, total), total);
+}

@@ -1,0 +1,145 @@
+/* map_ops.c - scalar.def as functions over a tile: f32 in vectors of the machine's own width, int64 one by one.
+ *
+ * The result never depends on where in a tile an element lies: every lane computes alone. y may be a or b. */
+#include "backends/cpu/isa/map_ops.h"
+#include "backends/cpu/isa/lane.h"
+#include "backends/cpu/isa/vmath.h"
+
+#if defined(CX_ISA_avx512)
+enum { W = 16 };
+#elif defined(CX_ISA_avx2)
+enum { W = 8 };
+#else
+enum { W = 4 };
+#endif
+typedef float mf __attribute__((vector_size(W * 4)));
+typedef int32_t mi __attribute__((vector_size(W * 4)));
+typedef float mf_mem __attribute__((vector_size(W * 4), aligned(4), may_alias));
+
+/* A v16 function on W lanes: the other lanes are computed by nobody, the compiler sees that they are not used. */
+CX_INLINE v16 widen(mf x)
+{
+#if defined(CX_ISA_avx512)
+	return x;
+#elif defined(CX_ISA_avx2)
+	return (v16){x, x};
+#else
+	return (v16){{x, x, x, x}};
+#endif
+}
+CX_INLINE mf narrow(v16 x)
+{
+#if defined(CX_ISA_avx512)
+	return x;
+#elif defined(CX_ISA_avx2)
+	return x.a;
+#else
+	return x.q[0];
+#endif
+}
+CX_INLINE mf load(const float *p) { return *(const mf_mem *)p; }
+CX_INLINE void store(float *p, mf x) { *(mf_mem *)p = x; }
+CX_INLINE mf load_n(const float *p, int64_t n)
+{
+	float t[W] = {0};
+	memcpy(t, p, (size_t)n * sizeof *t);
+	return load(t);
+}
+CX_INLINE void store_n(float *p, mf x, int64_t n)
+{
+	float t[W];
+	store(t, x);
+	memcpy(p, t, (size_t)n * sizeof *t);
+}
+CX_INLINE mf splat(float v) { return v - (mf){0}; }
+CX_INLINE mf pick(mi m, mf a, mf b) { return (mf)((m & (mi)a) | (~m & (mi)b)); }
+
+#undef CX_SEL
+#define CX_SEL(cond, a, b) pick((cond), (a), (b))
+#define CX_K(v) splat((float)(v))
+#define CX_EXP(x) narrow(v16_exp(widen(x)))
+#define CX_LOG(x) narrow(v16_log(widen(x)))
+#define CX_LOG1P(x) narrow(v16_log1p(widen(x)))
+#define CX_SQRT(x) narrow(v16_sqrt(widen(x)))
+#define CX_SIN(x) narrow(v16_sin(widen(x)))
+#define CX_COS(x) narrow(v16_cos(widen(x)))
+#define CX_TANH(x) narrow(v16_tanh(widen(x)))
+#define CX_ERF(x) narrow(v16_erf(widen(x)))
+#define CX_FLOOR(x) narrow(v16_floor(widen(x)))
+#define CX_CEIL(x) narrow(v16_ceil(widen(x)))
+#define CX_ROUND(x) narrow(v16_rint(widen(x)))
+#define CX_FABS(x) narrow(v16_abs(widen(x)))
+#define CX_POW(a, b) narrow(v16_pow(widen(a), widen(b)))
+
+#define CX_MAP1(name, fexpr, iexpr)                                                                     \
+	static void float_##name(float *y, const cx_tile_args *o, int64_t n)                            \
+	{                                                                                               \
+		const float *pa = o->a;                                                                 \
+		int64_t i = 0;                                                                          \
+		for (; i + W <= n; i += W) { mf x = load(pa + i); store(y + i, fexpr); }                \
+		if (i < n) { mf x = load_n(pa + i, n - i); store_n(y + i, fexpr, n - i); }              \
+	}
+#define CX_MAP1P(name, fexpr, iexpr)                                                                    \
+	static void float_##name(float *y, const cx_tile_args *o, int64_t n)                            \
+	{                                                                                               \
+		const float *pa = o->a;                                                                 \
+		mf p = splat(o->p), q = splat(o->q);                                                    \
+		int64_t i = 0;                                                                          \
+		for (; i + W <= n; i += W) { mf x = load(pa + i); store(y + i, fexpr); }                \
+		if (i < n) { mf x = load_n(pa + i, n - i); store_n(y + i, fexpr, n - i); }              \
+	}
+#define CX_MAP2(name, fexpr, iexpr)                                                                     \
+	static void float_##name(float *y, const cx_tile_args *o, int64_t n)                            \
+	{                                                                                               \
+		const float *pa = o->a, *pb = o->b;                                                     \
+		int64_t i = 0;                                                                          \
+		for (; i + W <= n; i += W) { mf a = load(pa + i), b = load(pb + i); store(y + i, fexpr); } \
+		if (i < n) { mf a = load_n(pa + i, n - i), b = load_n(pb + i, n - i); store_n(y + i, fexpr, n - i); } \
+	}
+#include "graph/scalar.def"
+#undef CX_MAP1
+#undef CX_MAP1P
+#undef CX_MAP2
+
+/* Registers of 128 bits, so that nothing overflows before it is wrapped. */
+typedef __int128 wide;
+#define CX_IDIV(a, b) ((b) == 0 ? 0 : (a) / (b))
+#define CX_NOINT 0
+#define INT_LOOP(decl, iexpr)                                             \
+	for (int64_t i = 0; i < n; i++) {                                 \
+		decl;                                                     \
+		y[i] = (int64_t)(uint64_t)(wide)(iexpr);                  \
+	}
+#define CX_MAP1(name, fexpr, iexpr)                                                            \
+	static void int_##name(int64_t *y, const cx_tile_args *o, int64_t n)                   \
+	{                                                                                      \
+		const int64_t *pa = o->a;                                                      \
+		INT_LOOP(wide x = pa[i]; (void)x, iexpr)                                       \
+	}
+#define CX_MAP1P(name, fexpr, iexpr)                                                           \
+	static void int_##name(int64_t *y, const cx_tile_args *o, int64_t n)                   \
+	{                                                                                      \
+		const int64_t *pa = o->a;                                                      \
+		wide p = o->ip, q = o->iq;                                                     \
+		INT_LOOP(wide x = pa[i], iexpr)                                                \
+	}
+#define CX_MAP2(name, fexpr, iexpr)                                                            \
+	static void int_##name(int64_t *y, const cx_tile_args *o, int64_t n)                   \
+	{                                                                                      \
+		const int64_t *pa = o->a, *pb = o->b;                                          \
+		INT_LOOP(wide a = pa[i]; wide b = pb[i]; (void)a; (void)b, iexpr)              \
+	}
+#include "graph/scalar.def"
+#undef CX_MAP1
+#undef CX_MAP1P
+#undef CX_MAP2
+
+static const struct { cx_tile_f32 *f; cx_tile_i64 *i; } tiles[CX_OP_COUNT] = {
+#define CX_MAP1(name, ...) [CX_OP_##name] = {float_##name, int_##name},
+#define CX_MAP1P(name, ...) [CX_OP_##name] = {float_##name, int_##name},
+#define CX_MAP2(name, ...) [CX_OP_##name] = {float_##name, int_##name},
+#include "graph/scalar.def"
+};
+
+cx_tile_f32 *cx_tile_float(cx_op op) { return tiles[op].f; }
+cx_tile_i64 *cx_tile_int(cx_op op) { return tiles[op].i; }

@@ -1,0 +1,23 @@
+/* table.c - the table of this instruction set's kernels. */
+#include "backends/cpu/isa/kernels.h"
+
+#define CX_STR2(x) #x
+#define CX_STR(x) CX_STR2(x)
+
+const cx_cpu_isa CX_ISA_NAME(cx__cpu_isa) = {
+	.name = CX_STR(CX_ISA),
+	.f_rows = CX__F_ROWS, .f_cols = CX__F_COLS, .q_rows = CX__Q_ROWS, .q_cols = CX__Q_COLS,
+	.act_bytes = CX_HAVE_DOT8,
+	.to_f32 = CX_ISA_NAME(cx__to_f32), .from_f32 = CX_ISA_NAME(cx__from_f32),
+	.add = CX_ISA_NAME(cx__row_add), .mul = CX_ISA_NAME(cx__row_mul), .silu = CX_ISA_NAME(cx__row_silu),
+	.gelu = CX_ISA_NAME(cx__row_gelu), .gelu_tanh = CX_ISA_NAME(cx__row_gelu_tanh), .relu = CX_ISA_NAME(cx__row_relu),
+	.sigmoid = CX_ISA_NAME(cx__row_sigmoid), .tanh = CX_ISA_NAME(cx__row_tanh),
+	.dot_f = CX_ISA_NAME(cx__dot_f), .pack_f = CX_ISA_NAME(cx__pack_f), .pack_t = CX_ISA_NAME(cx__pack_t),
+	.gemm_f = CX_ISA_NAME(cx__gemm_f), .quant_act = CX_ISA_NAME(cx__quant_act),
+#define DOT(id, kind) [CX_##id] = CX_ISA_NAME(cx__dot_##id),
+#define PACK(id, kind) [CX_##id] = CX_ISA_NAME(cx__pack_##id),
+#define GEMM(id, kind) [CX_##id] = CX_ISA_NAME(cx__gemm_q_##kind),
+	.dot_q = {CX_Q_FORMATS(DOT)},
+	.pack_q = {CX_Q_FORMATS(PACK)},
+	.gemm_q = {CX_Q_FORMATS(GEMM)},
+};
