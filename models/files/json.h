@@ -5,7 +5,10 @@
  * CX_JSON_MAX_DEPTH levels. Integers keep 64 bits. One that has no room in them
  * (tokenizer_config.json likes 10^30 for "no limit") makes the whole file be read with reals in
  * place of integers, which the integer getters accept where they are whole and below 2^53 in size.
- * jansson's memory comes from its own hooks (json_set_alloc_funcs), not from a cx_alloc. */
+ * jansson's memory comes from its own hooks (json_set_alloc_funcs), not from a cx_alloc.
+ * When it runs out, loading fails with MEMORY; but jansson 2.14 does not notice a failed allocation
+ * while it collects a token of 16 bytes or more, and drops a byte of it. Nothing outside of it can
+ * tell. */
 #ifndef CX_FILES_JSON_H
 #define CX_FILES_JSON_H
 
