@@ -1,0 +1,65 @@
+/* cmd_plan.c - `cortex plan`: how a graph in text form would run, and why. */
+#include "models/files/map.h"
+#include "serve/command.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char usage[] =
+	"usage: cortex plan GRAPH.cxg [--backend B] [--no-fuse] [--print]\n"
+	"\n"
+	"  --backend B  cpu, ref, ...; default: the best there is\n"
+	"  --no-fuse    every node is a step of its own\n"
+	"  --print      print the graph itself, normalised, instead of the plan\n";
+
+static cx_status show(const cx_graph *g, const char *backend, bool no_fuse, bool print, cx_err *err)
+{
+	cx_plan_opts opts = {.n_devices = 1, .no_fuse = no_fuse, .verify = true};
+	cx_host host = {0};
+	cx_plan *plan = NULL;
+	char *text = NULL;
+	size_t bytes = 0;
+	cx_status st;
+	if (print) {
+		st = cx_graph_print(g, NULL, &text, &bytes, err);
+	} else if ((st = cx__host_open(backend, &host, err)) == CX_OK) {
+		opts.devices = &host.dev;
+		if ((st = cx_plan_build(g, &opts, &plan, err)) == CX_OK)
+			st = cx_plan_explain(plan, NULL, &text, &bytes, err);
+	}
+	if (st == CX_OK) fputs(text, stdout);
+	cx_free(NULL, text, bytes + 1);
+	cx_plan_free(plan);
+	cx__host_close(&host);
+	return st;
+}
+
+int cx__cmd_plan(int argc, char **argv)
+{
+	static const struct option options[] = {{"backend", required_argument, NULL, 'b'},
+		{"no-fuse", no_argument, NULL, 'n'}, {"print", no_argument, NULL, 'p'},
+		{"help", no_argument, NULL, 'h'}, {0}};
+	const char *backend = NULL;
+	bool no_fuse = false, print = false;
+	cx_file_map *map = NULL;
+	cx_graph *g = NULL;
+	cx_err err = {0};
+	cx_status st;
+	int opt;
+	optind = 1;
+	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (opt == 'h') return fputs(usage, stdout) < 0;
+		if (opt == '?') return 1;
+		if (opt == 'b') backend = optarg;
+		if (opt == 'n') no_fuse = true;
+		if (opt == 'p') print = true;
+	}
+	if (optind + 1 != argc) return cx__cmd_usage("plan", "one graph file is wanted");
+	if ((st = cx_file_map_open(NULL, argv[optind], &map, &err)) == CX_OK &&
+		(st = cx_graph_parse((const char *)map->data, map->size, NULL, &g, &err)) == CX_OK)
+		st = show(g, backend, no_fuse, print, &err);
+	cx_graph_free(g);
+	cx_file_map_close(map);
+	return st == CX_OK ? 0 : cx__cmd_fail("plan", &err);
+}
