@@ -309,6 +309,7 @@ static void test_write_refusals(void **state)
 
 /* ---- every allocation failing in turn, jansson's included ---- */
 
+/* good_header has no token of 16 bytes or more: json.h says what jansson does with those. */
 static cx_fault *json_fault;
 
 static void *fault_malloc(size_t n)
