@@ -48,7 +48,7 @@ typedef struct cx_pack_result {
  *
  * CX_OK also when the capacity was not met: look at out->fits; the offsets are then the best packing found.
  * CX_ERR_ARGUMENT names the item: lower >= upper, an alignment that is not a power of two, sizes whose sum
- * passes 2^62. CX_ERR_MEMORY: scratch. After a failure the offsets are as they were. */
+ * passes 2^61. CX_ERR_MEMORY: scratch. After a failure the offsets are as they were. */
 CX_API cx_status cx_pack(const cx_alloc *alloc, cx_pack_item *items, size_t n, const cx_pack_opts *opts,
 	cx_pack_result *out, cx_err *err);
 
