@@ -163,55 +163,33 @@ static void broken_metadata(bytes *b, int k)
 	}
 }
 
+/* clang-format off */
+static const struct { uint32_t n_dims; uint64_t ne[5]; uint32_t type; uint64_t off; } shapes[] = {
+	{2, {4, 0}, F32, 0},
+	{2, {(uint64_t)-4, 2}, F32, 0},
+	{5, {1, 1, 1, 1, 1}, F32, 0},
+	{2, {1ull << 32, 1ull << 32}, F32, 0},
+	{4, {1u << 31, 1u << 31, 1u << 31, 2}, F32, 0},
+	{1, {1ull << 62}, F32, 0},
+	{1, {33}, Q4_0, 0},
+	{2, {16, 2}, Q8_0, 0},          /* 32 elements, but not in one row */
+	{1, {17}, F32, 0},
+	{1, {4}, F32, 64},
+	{1, {4}, F32, UINT64_MAX - 31}, /* offset + size wraps */
+	{1, {4}, F32, 4},
+	{1, {4}, 19, 0},
+	{1, {4}, 12345, 0},
+};
+/* clang-format on */
+
+static void broken_shape(bytes *b, int k)
+{
+	one_tensor(b, shapes[k].n_dims, shapes[k].ne, shapes[k].type, shapes[k].off);
+}
+
 static void broken_tensor(bytes *b, int k)
 {
-	static const uint64_t zero[] = {4, 0}, minus[] = {(uint64_t)-4, 2}, five[] = {1, 1, 1, 1, 1};
-	static const uint64_t wrap2[] = {1ull << 32, 1ull << 32},
-						  wrap4[] = {1u << 31, 1u << 31, 1u << 31, 2};
-	static const uint64_t wrap_bytes[] = {1ull << 62}, row[] = {33}, big[] = {17}, half[] = {16, 2};
 	switch (k) {
-	case 0:
-		one_tensor(b, 2, zero, F32, 0);
-		break;
-	case 1:
-		one_tensor(b, 2, minus, F32, 0);
-		break;
-	case 2:
-		one_tensor(b, 5, five, F32, 0);
-		break;
-	case 3:
-		one_tensor(b, 2, wrap2, F32, 0);
-		break;
-	case 4:
-		one_tensor(b, 4, wrap4, F32, 0);
-		break;
-	case 5:
-		one_tensor(b, 1, wrap_bytes, F32, 0);
-		break;
-	case 6:
-		one_tensor(b, 1, row, Q4_0, 0);
-		break;
-	case 7:
-		one_tensor(b, 2, half, Q8_0, 0);
-		break; /* 32 elements, but not in one row */
-	case 8:
-		one_tensor(b, 1, big, F32, 0);
-		break;
-	case 9:
-		one_tensor(b, 1, ne_4, F32, 64);
-		break;
-	case 10:
-		one_tensor(b, 1, ne_4, F32, UINT64_MAX - 31);
-		break; /* offset + size wraps */
-	case 11:
-		one_tensor(b, 1, ne_4, F32, 4);
-		break;
-	case 12:
-		one_tensor(b, 1, ne_4, 19, 0);
-		break;
-	case 13:
-		one_tensor(b, 1, ne_4, 12345, 0);
-		break;
 	case 14:
 		gguf_head(b, 3, 1, 0), gguf_text(b, "w"), bytes_u32(b, 0x80000000), bytes_fill(b, 64);
 		break;
@@ -281,21 +259,21 @@ static const struct {
 	{broken_metadata, 14, "'deep' nests arrays deeper than 4"},
 	{broken_metadata, 15, "'deep' nests arrays deeper than 4"},
 	{broken_metadata, 16, "'general.alignment' has type string, must be an integer"},
-	{broken_tensor, 0, "tensor 'w' has dim 1 = 0, must be positive"},
-	{broken_tensor, 1, "tensor 'w' has dim 0 = -4, must be positive"},
-	{broken_tensor, 2, "tensor 'w' says it has 5 dims, more than 4"},
-	{broken_tensor, 3, "tensor 'w' has a shape whose product wraps"},
-	{broken_tensor, 4, "tensor 'w' has a shape whose product wraps"},
-	{broken_tensor, 5, "tensor 'w' has a size in bytes that wraps"},
-	{broken_tensor, 6,
+	{broken_shape, 0, "tensor 'w' has dim 1 = 0, must be positive"},
+	{broken_shape, 1, "tensor 'w' has dim 0 = -4, must be positive"},
+	{broken_shape, 2, "tensor 'w' says it has 5 dims, more than 4"},
+	{broken_shape, 3, "tensor 'w' has a shape whose product wraps"},
+	{broken_shape, 4, "tensor 'w' has a shape whose product wraps"},
+	{broken_shape, 5, "tensor 'w' has a size in bytes that wraps"},
+	{broken_shape, 6,
 		"tensor 'w' has rows of 33 elements, not a multiple of the 32 in a block of q4_0"},
-	{broken_tensor, 7, "tensor 'w' has rows of 16 elements"},
-	{broken_tensor, 8, "tensor 'w' has 68 bytes at offset 0, but the data area has 64"},
-	{broken_tensor, 9, "tensor 'w' has 16 bytes at offset 64, but the data area has 64"},
-	{broken_tensor, 10, "at offset 18446744073709551584, but the data area has 64"},
-	{broken_tensor, 11, "tensor 'w' begins at offset 4, not a multiple of 32"},
-	{broken_tensor, 12, "tensor 'w' has type 19 (IQ1_S), which is not supported"},
-	{broken_tensor, 13, "tensor 'w' has type 12345 (an unknown type), which is not supported"},
+	{broken_shape, 7, "tensor 'w' has rows of 16 elements"},
+	{broken_shape, 8, "tensor 'w' has 68 bytes at offset 0, but the data area has 64"},
+	{broken_shape, 9, "tensor 'w' has 16 bytes at offset 64, but the data area has 64"},
+	{broken_shape, 10, "at offset 18446744073709551584, but the data area has 64"},
+	{broken_shape, 11, "tensor 'w' begins at offset 4, not a multiple of 32"},
+	{broken_shape, 12, "tensor 'w' has type 19 (IQ1_S), which is not supported"},
+	{broken_shape, 13, "tensor 'w' has type 12345 (an unknown type), which is not supported"},
 	{broken_tensor, 14, "tensor 'w' says it has 2147483648 dims"},
 	{broken_tensor, 15, "tensor 'same' is there twice"},
 	{broken_tensor, 16, "tensors 'x' and 'y' overlap"},

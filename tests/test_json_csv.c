@@ -74,30 +74,31 @@ static void test_json_values(void **state)
 	json_decref(root);
 }
 
+static const char *const json_refusals[] = {
+	"made.json: absent is missing",
+	"made.json: none is missing",
+	"made.json: hidden_size is 64, must be from 65 to 99",
+	"made.json: eps is 1e-05, must be an integer",
+	"made.json: name is \"llama\", must be an integer",
+	"made.json: tie is a bool, must be a number",
+	"made.json: eps is 1e-05, must be from 1 to 2",
+	"made.json: hidden_size is a number, must be true or false",
+	"made.json: rope is an object, must be a string",
+	"made.json: rope is an object, must be an array",
+	"made.json: eos is an array, must be an object",
+	"made.json: rope.factor is 8, must be from 9 to 10",
+	"made.json: rope.absent is missing",
+	"made.json: eos has 3 elements, at most 2 are possible",
+	"made.json: eos is 3, must be from 0 to 2",
+};
+
 static void test_json_refusals(void **state)
 {
-	static const char *const want[] = {
-		"made.json: absent is missing",
-		"made.json: none is missing",
-		"made.json: hidden_size is 64, must be from 65 to 99",
-		"made.json: eps is 1e-05, must be an integer",
-		"made.json: name is \"llama\", must be an integer",
-		"made.json: tie is a bool, must be a number",
-		"made.json: eps is 1e-05, must be from 1 to 2",
-		"made.json: hidden_size is a number, must be true or false",
-		"made.json: rope is an object, must be a string",
-		"made.json: rope is an object, must be an array",
-		"made.json: eos is an array, must be an object",
-		"made.json: rope.factor is 8, must be from 9 to 10",
-		"made.json: rope.absent is missing",
-		"made.json: eos has 3 elements, at most 2 are possible",
-		"made.json: eos is 3, must be from 0 to 2",
-	};
 	json_t *root = parse(config);
 	cx_json_at at, sub;
 	(void)state;
 	assert_int_equal(cx_json_root("made.json", root, &at, NULL), CX_OK);
-	for (size_t k = 0; k < sizeof want / sizeof *want; k++) {
+	for (size_t k = 0; k < sizeof json_refusals / sizeof *json_refusals; k++) {
 		int64_t i[3] = {77, 77, 77};
 		double d = 77;
 		bool b = true;
@@ -154,7 +155,7 @@ static void test_json_refusals(void **state)
 			cx_json_i64s(&at, "eos", CX_REQUIRED, 0, 2, 3, i, &n, &err);
 			break;
 		}
-		assert_string_equal(err.msg, want[k]);
+		assert_string_equal(err.msg, json_refusals[k]);
 		assert_true(i[0] == 77 && i[2] == 77 && d == 77 && b && n == 77 && s[0] == '7' && !v);
 	}
 	json_decref(root);

@@ -10,8 +10,7 @@
 #include "graph/base.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error                                                                                             \
-	"the readers hand out the bytes of little-endian files as they are: a big-endian host needs a conversion"
+#error "the bytes of little-endian files are handed out as they are: this host must convert them"
 #endif
 
 #ifdef __cplusplus
