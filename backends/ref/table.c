@@ -61,26 +61,29 @@ static uint64_t linear_scratch(const cx_kernel_key *key)
 	return n;
 }
 
+/* 0 if the op takes none; else more than 0 even where dims are 0, so that the pointer is one. */
 uint64_t cx__ref_scratch(const cx_device *dev, const cx_kernel_key *key)
 {
 	const cx_desc *in = key->in;
+	uint64_t n = 64;
 	(void)dev;
 	switch (key->op) {
-	case CX_OP_matmul:
-		return matmul_scratch(
-			in[0].dim[in[0].rank - (((const cx_attr_matmul *)key->attr)->trans_a ? 2 : 1)]);
+	case CX_OP_matmul: {
+		bool trans_a = ((const cx_attr_matmul *)key->attr)->trans_a;
+		return n + matmul_scratch(in[0].dim[in[0].rank - (trans_a ? 2 : 1)]);
+	}
 	case CX_OP_attention: /* a score and an offset per key, a sum per element */
-		return padded(
-			(uint64_t)in[1].dim[in[1].rank - 3] * 16 + (uint64_t)in[2].dim[in[2].rank - 1] * 8);
+		n += padded((uint64_t)in[1].dim[in[1].rank - 3] * 16);
+		return n + padded((uint64_t)in[2].dim[in[2].rank - 1] * 8);
 	case CX_OP_paged_attention:
-		return padded((uint64_t)(in[3].dim[1] * ((const cx_attr_paged *)key->attr)->page) * 16 +
-					  (uint64_t)in[2].dim[2] * 8);
+		n += padded((uint64_t)(in[3].dim[1] * ((const cx_attr_paged *)key->attr)->page) * 16);
+		return n + padded((uint64_t)in[2].dim[2] * 8);
 	case CX_OP_delta_rule:
-		return delta_scratch(key);
+		return n + delta_scratch(key);
 	case CX_OP_linear:
-		return linear_scratch(key);
+		return n + linear_scratch(key);
 	case CX_OP_rope_kv:
-		return padded(cx__ref_bytes(&in[0]));
+		return n + padded(cx__ref_bytes(&in[0]));
 	default:
 		return 0;
 	}
