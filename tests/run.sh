@@ -46,7 +46,6 @@ if [ "$fuzz" != 0 ]; then
 		case $name in *"$part"*) ;; *) continue ;; esac
 		ran=1 corpus=$build/corpus/$name
 		mkdir -p "$corpus"
-		if [ -x "$build/tests/fuzz_seeds" ]; then "$build/tests/fuzz_seeds" "$name" "$corpus" >/dev/null 2>&1; fi
 		if "$bin" -max_total_time="$fuzz" -timeout=10 -rss_limit_mb=4096 -artifact_prefix="$logs/" \
 			"$corpus" >"$logs/$name.log" 2>&1; then
 			passed=$((passed + 1)) res=ok
