@@ -14,6 +14,13 @@ void cx_detok_init(cx_detok *d, const cx_tokenizer *tok, unsigned flags)
 	*d = (cx_detok){.tok = tok, .flags = flags, .at_start = true};
 }
 
+/* Takes back what was appended after the first n bytes. */
+static void cut_back(cx_text *text, size_t n)
+{
+	text->n = n;
+	if (text->v) text->v[n] = 0;
+}
+
 /* Adds one byte to the tail and gives away what is settled. */
 static cx_status push_byte(cx_detok *d, unsigned char b, cx_text *out, cx_err *err)
 {
@@ -56,7 +63,7 @@ cx_status cx_detok_push(cx_detok *d, int32_t id, cx_text *out, cx_err *err)
 		else st = push_byte(d, (unsigned char)t->bytes.ptr[i], out, err);
 	}
 	if (st != CX_OK) { /* all or nothing: the caller may try again */
-		out->n = n_before;
+		cut_back(out, n_before);
 		*d = before;
 	}
 	return st;
@@ -78,7 +85,7 @@ cx_status cx_tokenizer_decode(const cx_tokenizer *tok, const int32_t *ids, size_
 	cx_detok_init(&d, tok, flags);
 	for (size_t i = 0; i < n_ids && st == CX_OK; i++) st = cx_detok_push(&d, ids[i], out, err);
 	if (st == CX_OK) st = cx_detok_flush(&d, out, err);
-	if (st != CX_OK) out->n = n_before;
+	if (st != CX_OK) cut_back(out, n_before);
 	return st;
 }
 

@@ -504,6 +504,7 @@ static cx_status dec_metaspace(cx__hf *h, const cx_json_at *at, int depth)
 	return st;
 }
 
+/* "cleanup" (no blank before a comma ...) is not done: it loses text, and only BERT has it. */
 static cx_status dec_wordpiece(cx__hf *h, const cx_json_at *at, int depth)
 {
 	(void)at;
