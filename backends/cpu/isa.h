@@ -62,6 +62,10 @@ typedef struct cx__gemm {
 	size_t y_stride;
 } cx__gemm;
 
+/* Elementwise functions of one f32 row. */
+#define CX_CPU_ROW1(X) X(exp) X(log) X(log1p) X(expm1) X(tanh) X(sigmoid) X(erf) X(sin) X(cos) X(silu) X(gelu) \
+	X(gelu_tanh) X(relu)
+
 typedef struct cx_cpu_isa {
 	const char *name;      /* "generic", "avx2", "avx512" */
 	int f_rows, f_cols;    /* tile of gemm_f */
@@ -73,12 +77,9 @@ typedef struct cx_cpu_isa {
 	void (*from_f32)(cx_dtype dtype, const float *src, void *dst, size_t n); /* F32, F16, BF16 */
 	void (*add)(float *x, const float *y, size_t n);                         /* x += y */
 	void (*mul)(float *x, const float *y, size_t n);                         /* x *= y */
-	void (*silu)(float *x, size_t n);                                        /* these in place */
-	void (*gelu)(float *x, size_t n);
-	void (*gelu_tanh)(float *x, size_t n);
-	void (*relu)(float *x, size_t n);
-	void (*sigmoid)(float *x, size_t n);
-	void (*tanh)(float *x, size_t n);
+#define CX_FIELD(f) void (*f)(float *x, size_t n);                       /* in place; isa/vmath.h */
+	CX_CPU_ROW1(CX_FIELD)
+#undef CX_FIELD
 
 	/* Floats: m <= f_rows rows of a against n rows of w as stored, all of k. */
 	void (*dot_f)(const float *a, size_t a_stride, int m, const cx__wrows *w, size_t n0, size_t n, size_t k, float *y,

@@ -186,13 +186,13 @@ CX_INLINE void pack_rows(cx_dtype t, const cx__wrows *w, size_t n0, size_t n, si
 		const uint8_t *row = w->base + (n0 + j) * w->row_bytes;
 		float rs = j < n ? row_scale(t, w, n0 + j) : 0.0f;
 		for (size_t c = c0; c < c0 + n_chunks; c++, out += 2 * pb) {
-			tail_chunk b;
 			if (j >= n) memset(out, 0, pb);
-			else if (c < whole && cx__q_super(t)) {
+			else if (cx__q_super(t)) {
 				if (c & 1) pack_chunk(t, cx__q_at(t, row, c), 1, rs, out);
 				else pack_chunk(t, cx__q_at(t, row, c), 0, rs, out);
 			} else if (c < whole) pack_chunk(t, cx__q_at(t, row, c), 0, rs, out);
 			else {
+				tail_chunk b;
 				tail_load(t, row, k, &b);
 				pack_chunk(t, b.b, 0, rs, out);
 			}

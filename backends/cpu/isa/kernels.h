@@ -27,12 +27,9 @@ void CX_ISA_NAME(cx__to_f32)(cx_dtype dtype, const void *src, float *dst, size_t
 void CX_ISA_NAME(cx__from_f32)(cx_dtype dtype, const float *src, void *dst, size_t n);
 void CX_ISA_NAME(cx__row_add)(float *x, const float *y, size_t n);
 void CX_ISA_NAME(cx__row_mul)(float *x, const float *y, size_t n);
-void CX_ISA_NAME(cx__row_silu)(float *x, size_t n);
-void CX_ISA_NAME(cx__row_gelu)(float *x, size_t n);
-void CX_ISA_NAME(cx__row_gelu_tanh)(float *x, size_t n);
-void CX_ISA_NAME(cx__row_relu)(float *x, size_t n);
-void CX_ISA_NAME(cx__row_sigmoid)(float *x, size_t n);
-void CX_ISA_NAME(cx__row_tanh)(float *x, size_t n);
+#define CX_ROW1_DECLARE(f) void CX_ISA_NAME(cx__row_##f)(float *x, size_t n);
+CX_CPU_ROW1(CX_ROW1_DECLARE)
+#undef CX_ROW1_DECLARE
 
 /* Block formats and the kind of their mins: dot, pack and gemm of each (dotq.c). The one place that lists them. */
 #define CX_Q_FORMATS(X) X(Q8_0, none) X(Q4_0, none) X(Q4_1, f) X(Q5_0, none) X(Q5_1, f) X(Q2_K, i) X(Q3_K, none) X(Q4_K, f) \

@@ -69,7 +69,7 @@ CX_INLINE void cx__q_nibbles(cx__qchunk *q, vb x)
 	q->hi = vb_shr(x, 4);
 }
 /* cx__iq4_values and cx__mxfp4_values plus 128. */
-static const uint8_t cx__iq4_bytes[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 138, 153, 166, 181, 197, 217, 241};
+static const uint8_t cx__iq4_bytes[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
 static const uint8_t cx__mxfp4_bytes[16] = {128, 129, 130, 131, 132, 134, 136, 140, 128, 127, 126, 125, 124, 122, 120, 116};
 CX_INLINE void cx__q_lookup(cx__qchunk *q, const uint8_t *table)
 {

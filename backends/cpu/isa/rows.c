@@ -39,20 +39,15 @@ void CX_ISA_NAME(cx__from_f32)(cx_dtype dtype, const float *src, void *dst, size
 ROW2(cx__row_add, v16_add)
 ROW2(cx__row_mul, v16_mul)
 
-#define ROW1(name, f)                                                                                     \
-	void CX_ISA_NAME(name)(float *x, size_t n)                                                        \
-	{                                                                                                 \
-		for (size_t i = 0; i < n; i += 16) {                                                      \
-			size_t c = n - i < 16 ? n - i : 16;                                               \
-			v16_store_n(x + i, f(v16_load_n(x + i, c)), c);                                   \
-		}                                                                                         \
+#define ROW1(f)                                                                      \
+	void CX_ISA_NAME(cx__row_##f)(float *x, size_t n)                            \
+	{                                                                            \
+		for (size_t i = 0; i < n; i += 16) {                                 \
+			size_t c = n - i < 16 ? n - i : 16;                          \
+			v16_store_n(x + i, v16_##f(v16_load_n(x + i, c)), c);        \
+		}                                                                    \
 	}
-ROW1(cx__row_silu, v16_silu)
-ROW1(cx__row_gelu, v16_gelu)
-ROW1(cx__row_gelu_tanh, v16_gelu_tanh)
-ROW1(cx__row_relu, v16_relu)
-ROW1(cx__row_sigmoid, v16_sigmoid)
-ROW1(cx__row_tanh, v16_tanh)
+CX_CPU_ROW1(ROW1)
 
 /* ---- activations to integers ---------------------------------------------------------------------------- */
 

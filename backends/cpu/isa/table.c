@@ -9,9 +9,9 @@ const cx_cpu_isa CX_ISA_NAME(cx__cpu_isa) = {
 	.f_rows = CX__F_ROWS, .f_cols = CX__F_COLS, .q_rows = CX__Q_ROWS, .q_cols = CX__Q_COLS,
 	.act_bytes = CX_HAVE_DOT8,
 	.to_f32 = CX_ISA_NAME(cx__to_f32), .from_f32 = CX_ISA_NAME(cx__from_f32),
-	.add = CX_ISA_NAME(cx__row_add), .mul = CX_ISA_NAME(cx__row_mul), .silu = CX_ISA_NAME(cx__row_silu),
-	.gelu = CX_ISA_NAME(cx__row_gelu), .gelu_tanh = CX_ISA_NAME(cx__row_gelu_tanh), .relu = CX_ISA_NAME(cx__row_relu),
-	.sigmoid = CX_ISA_NAME(cx__row_sigmoid), .tanh = CX_ISA_NAME(cx__row_tanh),
+	.add = CX_ISA_NAME(cx__row_add), .mul = CX_ISA_NAME(cx__row_mul),
+#define ROW1(f) .f = CX_ISA_NAME(cx__row_##f),
+	CX_CPU_ROW1(ROW1)
 	.dot_f = CX_ISA_NAME(cx__dot_f), .pack_f = CX_ISA_NAME(cx__pack_f), .pack_t = CX_ISA_NAME(cx__pack_t),
 	.gemm_f = CX_ISA_NAME(cx__gemm_f), .quant_act = CX_ISA_NAME(cx__quant_act),
 #define DOT(id, kind) [CX_##id] = CX_ISA_NAME(cx__dot_##id),
