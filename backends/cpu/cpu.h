@@ -8,6 +8,7 @@
 #ifndef CX_CPU_H
 #define CX_CPU_H
 
+#include "backends/cpu/isa.h"
 #include "backends/cpu/pool.h"
 #include "graph/backend.h"
 
@@ -20,7 +21,7 @@ typedef struct cx_cpu_arg {
 struct cx_cpu_call;
 typedef struct cx_cpu_team {
 	uint32_t rank, n; /* this thread; threads in the team */
-	cx_pool *pool;    /* NULL when n == 1 */
+	cx_pool *pool;    /* for barriers, which all of the team must reach; NULL when n == 1 */
 } cx_cpu_team;
 typedef void (*cx_cpu_fn)(const struct cx_cpu_call *c, cx_cpu_team *t);
 
@@ -29,12 +30,14 @@ typedef struct cx_cpu_call {
 	const void *attr;
 	const cx_prog *prog;
 	cx_cpu_arg *in, *out;
+	const cx_desc *desc_in, *desc_out; /* the same descriptions next to each other */
 	uint32_t n_in, n_out;
 	char *scratch; /* 64-byte aligned, as many bytes as the kernel asked for */
 	uint64_t scratch_bytes;
 	const void *plan; /* what the kernel's prepare() left in the program's arena */
+	const cx_cpu_isa *isa;
 	cx_cpu_fn run;
-	uint32_t n_parts; /* threads that have work here */
+	bool wide; /* worth all threads; else one runs it */
 } cx_cpu_call;
 
 /* A kernel row. */
@@ -60,7 +63,7 @@ extern const cx_cpu_kernel cx__cpu_kernels[CX_CPU_N_KERNELS];
 typedef struct cx_cpu_device {
 	cx_device base;
 	uint32_t n_threads;
-	const char *isa;
+	const cx_cpu_isa *isa;
 	const cx_cpu_fn *fns; /* [CX_CPU_N_KERNELS] */
 	cx_pool *pool;
 	uint16_t first[CX_OP_COUNT]; /* first row of each op, CX_CPU_N_KERNELS: none */

@@ -68,6 +68,49 @@ CX_INLINE void cx_put_f32(void *p, cx_dtype dtype, int64_t i, float v)
 	v16_store_as(dtype, p, (size_t)i, v16_set1(v), 1);
 }
 
+/* To integer: truncated, saturated to the dtype's range, NaN gives 0. */
+CX_INLINE int64_t cx_saturate_f64(cx_dtype t, double d)
+{
+	double lo = t == CX_U8 ? 0 : t == CX_I8 ? INT8_MIN : INT32_MIN;
+	double hi = t == CX_U8 ? UINT8_MAX : t == CX_I8 ? INT8_MAX : INT32_MAX;
+	if (d != d) return 0;
+	if (t == CX_I64) {
+		if (d >= 9223372036854775808.0) return INT64_MAX;
+		return d <= -9223372036854775808.0 ? INT64_MIN : (int64_t)d;
+	}
+	d = d < lo ? lo : d > hi ? hi : d;
+	return (int64_t)d;
+}
+CX_INLINE int64_t cx_saturate_f32(cx_dtype t, float v) { return cx_saturate_f64(t, v); }
+/* Rounds a double to a float dtype once: for the 16-bit types through an f32 rounded to odd, which keeps the ties. */
+CX_INLINE void cx_put_f64(void *p, cx_dtype dtype, int64_t i, double v)
+{
+	float f = (float)v;
+	uint32_t u;
+	if (dtype != CX_F32 && f == f && fabsf(f) < INFINITY && (double)f != v) {
+		memcpy(&u, &f, sizeof u);
+		if (fabs((double)f) > fabs(v)) u--; /* towards zero, then odd: never a tie of the narrower type */
+		u |= 1;
+		memcpy(&f, &u, sizeof f);
+	}
+	cx_put_f32(p, dtype, i, f);
+}
+
+/* Rounded to a float dtype and back. */
+CX_INLINE v16 cx_round_as(cx_dtype dtype, v16 v)
+{
+	uint16_t h[16];
+	if (dtype == CX_F16) {
+		v16_store_f16(h, v);
+		return v16_load_f16(h);
+	}
+	if (dtype == CX_BF16) {
+		v16_store_bf16(h, v);
+		return v16_load_bf16(h);
+	}
+	return v;
+}
+
 /* ---- rows ---------------------------------------------------------------------------------------------- */
 
 /* cx_row_load.c's: n elements of a float dtype, `stride` apart, widened into buf; or, when they already are f32 next to
@@ -119,13 +162,14 @@ CX_INLINE float cx_sumsq_f32(const float *x, int64_t n, float m)
 /* Maximum, NaN if any element is; -inf when n == 0. */
 CX_INLINE float cx_max_f32(const float *x, int64_t n)
 {
-	v16 m = v16_set1(-INFINITY), v;
+	v16 m = v16_set1(-INFINITY);
 	float l[16], r;
 	int64_t i = 0;
 	for (; i + 16 <= n; i += 16) m = v16_max_nan(m, v16_load(x + i));
-	for (; i < n; i++) {
-		v = v16_set1(x[i]);
-		m = v16_max_nan(m, v);
+	if (i < n) {
+		for (int j = 0; j < 16; j++) l[j] = -INFINITY;
+		memcpy(l, x + i, (size_t)(n - i) * sizeof *x);
+		m = v16_max_nan(m, v16_load(l));
 	}
 	v16_store(l, m);
 	r = l[0];

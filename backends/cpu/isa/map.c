@@ -37,19 +37,6 @@ static void widen(void *slot, int64_t i, const void *p, cx_dtype dtype, int64_t 
 	}
 }
 
-static int64_t saturate(cx_dtype t, float v)
-{
-	double d = v, lo = t == CX_U8 ? 0 : t == CX_I8 ? INT8_MIN : INT32_MIN;
-	double hi = t == CX_U8 ? UINT8_MAX : t == CX_I8 ? INT8_MAX : INT32_MAX;
-	if (d != d) return 0;
-	if (t == CX_I64) {
-		if (d >= 9223372036854775808.0) return INT64_MAX;
-		return d <= -9223372036854775808.0 ? INT64_MIN : (int64_t)d;
-	}
-	d = d < lo ? lo : d > hi ? hi : d;
-	return (int64_t)d;
-}
-
 static void wrap(int64_t *y, cx_dtype t, int64_t n)
 {
 	if (t == CX_I32) for (int64_t i = 0; i < n; i++) y[i] = (int32_t)(uint32_t)(uint64_t)y[i];
@@ -62,16 +49,7 @@ static void round_to(float *y, const float *x, cx_dtype t, int64_t n)
 {
 	for (int64_t i = 0; i < n; i += 16) {
 		size_t k = n - i < 16 ? (size_t)(n - i) : 16;
-		v16 v = v16_load_n(x + i, k);
-		uint16_t h[16];
-		if (t == CX_F16) {
-			v16_store_f16(h, v);
-			v = v16_load_f16(h);
-		} else if (t == CX_BF16) {
-			v16_store_bf16(h, v);
-			v = v16_load_bf16(h);
-		}
-		v16_store_n(y + i, v, k);
+		v16_store_n(y + i, cx_round_as(t, v16_load_n(x + i, k)), k);
 	}
 }
 
@@ -91,7 +69,7 @@ static void convert(void *y, cx_dtype to, const void *x, cx_dtype from, int64_t 
 			if (to != CX_F32) round_to(y, y, to, n);
 		}
 	} else if (cx_map_is_int(to)) {
-		for (int64_t i = 0; i < n; i++) ((int64_t *)y)[i] = saturate(to, f[i]);
+		for (int64_t i = 0; i < n; i++) ((int64_t *)y)[i] = cx_saturate_f32(to, f[i]);
 	} else if (to == CX_BOOL) {
 		for (int64_t i = 0; i < n; i++) ((float *)y)[i] = f[i] != 0.0f;
 	} else {
@@ -209,8 +187,8 @@ static void run_instr(tile *t, uint32_t i, void *y)
 		cx_tile_float((cx_op)in->op)(y, &o, t->n);
 	} else {
 		o.b = as_kind(t, in->b, true, tmp);
-		o.ip = saturate(dt[in->a], in->p);
-		o.iq = saturate(dt[in->a], in->q);
+		o.ip = cx_saturate_f32(dt[in->a], in->p);
+		o.iq = cx_saturate_f32(dt[in->a], in->q);
 		if (cx_map_is_int(dt[reg])) {
 			cx_tile_int((cx_op)in->op)(y, &o, t->n);
 			wrap(y, dt[reg], t->n);

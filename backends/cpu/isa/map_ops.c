@@ -69,7 +69,13 @@ CX_INLINE mf pick(mi m, mf a, mf b) { return (mf)((m & (mi)a) | (~m & (mi)b)); }
 #define CX_CEIL(x) narrow(v16_ceil(widen(x)))
 #define CX_ROUND(x) narrow(v16_rint(widen(x)))
 #define CX_FABS(x) narrow(v16_abs(widen(x)))
-#define CX_POW(a, b) narrow(v16_pow(widen(a), widen(b)))
+/* libm's, lane by lane: the one function of two elements, and rare. */
+CX_INLINE mf pow_lanes(mf a, mf b)
+{
+	for (int i = 0; i < W; i++) a[i] = powf(a[i], b[i]);
+	return a;
+}
+#define CX_POW(a, b) pow_lanes((a), (b))
 
 #define CX_MAP1(name, fexpr, iexpr)                                                                     \
 	static void float_##name(float *y, const cx_tile_args *o, int64_t n)                            \
@@ -100,6 +106,28 @@ CX_INLINE mf pick(mi m, mf a, mf b) { return (mf)((m & (mi)a) | (~m & (mi)b)); }
 #undef CX_MAP1
 #undef CX_MAP1P
 #undef CX_MAP2
+
+#define CX_MAP1(name, ...)                                          \
+	static void act_##name(float *x, size_t n)                  \
+	{                                                           \
+		float_##name(x, &(cx_tile_args){.a = x}, (int64_t)n); \
+	}
+#define CX_MAP1P(name, ...)
+#define CX_MAP2(name, ...)
+#include "graph/scalar.def"
+#undef CX_MAP1
+#undef CX_MAP1P
+#undef CX_MAP2
+
+static cx_tile_act_fn *const acts[CX_OP_COUNT] = {
+#define CX_MAP1(name, ...) [CX_OP_##name] = act_##name,
+#define CX_MAP1P(name, ...)
+#define CX_MAP2(name, ...)
+#include "graph/scalar.def"
+#undef CX_MAP1
+#undef CX_MAP1P
+#undef CX_MAP2
+};
 
 /* Registers of 128 bits, so that nothing overflows before it is wrapped. */
 typedef __int128 wide;
@@ -141,5 +169,6 @@ static const struct { cx_tile_f32 *f; cx_tile_i64 *i; } tiles[CX_OP_COUNT] = {
 #include "graph/scalar.def"
 };
 
+cx_tile_act_fn *cx_tile_act(cx_op op) { return acts[op]; }
 cx_tile_f32 *cx_tile_float(cx_op op) { return tiles[op].f; }
 cx_tile_i64 *cx_tile_int(cx_op op) { return tiles[op].i; }

@@ -1,42 +1,40 @@
 /* norm.c - layernorm, rmsnorm, l2norm, groupnorm and add_norm: f32 arithmetic, one row (or group) at a time.
  *
- * Scratch: rows of f32 per thread: x, y, and the widened weights, which every row shares. */
+ * Scratch: rows of f32 per thread. */
 #include "backends/cpu/isa/lane.h"
+#include "backends/cpu/isa/norm.h"
 
-enum norm_kind { NORM_RMS = 1, NORM_LAYER = 2, NORM_L2 = 3 };
-typedef struct norm {
-	enum norm_kind kind;
-	float eps;
-	bool plus_one;
-	const float *w, *b; /* [n] or NULL */
-} norm;
-
-static void norm_row(float *y, const float *x, int64_t n, const norm *p)
+void cx_norm_row(float *y, const float *x, int64_t n, const cx_norm *p)
 {
 	float m = 0.0f, q;
 	v16 vm, vr, one = v16_set1(1.0f);
-	if (p->kind == NORM_LAYER) m = cx_sum_f32(x, n) / (float)n;
+	if (p->kind == CX_NORM_LAYER) m = cx_sum_f32(x, n) / (float)n;
 	q = cx_sumsq_f32(x, n, m);
-	if (p->kind != NORM_L2) q /= (float)n;
+	if (p->kind != CX_NORM_L2) q /= (float)n;
 	vr = v16_set1(1.0f / sqrtf(q + p->eps));
 	vm = v16_set1(m);
 	for (int64_t i = 0; i < n; i += 16) {
 		size_t k = n - i < 16 ? (size_t)(n - i) : 16;
 		v16 v = v16_mul(v16_sub(v16_load_n(x + i, k), vm), vr);
 		if (p->w) {
-			v16 w = v16_load_n(p->w + i, k);
+			v16 w = v16_load_as(p->w_dtype, p->w, (size_t)i, k);
 			v = v16_mul(v, p->plus_one ? v16_add(w, one) : w);
 		}
-		if (p->b) v = v16_add(v, v16_load_n(p->b + i, k));
+		if (p->b) v = v16_add(v, v16_load_as(p->b_dtype, p->b, (size_t)i, k));
 		v16_store_n(y + i, v, k);
 	}
 }
 
-/* Operand i as a row of n f32, or NULL if it is absent. */
-static const float *weights(const cx_cpu_call *c, uint32_t i, float *buf, int64_t n)
+static void weights(cx_norm *p, const cx_cpu_call *c, uint32_t i)
 {
-	if (!cx_cpu_has(c, i)) return NULL;
-	return cx_row_load(buf, c->in[i].p, c->in[i].d.dtype, c->in[i].d.stride[0], n);
+	if (cx_cpu_has(c, i)) {
+		p->w = c->in[i].p;
+		p->w_dtype = c->in[i].d.dtype;
+	}
+	if (cx_cpu_has(c, i + 1)) {
+		p->b = c->in[i + 1].p;
+		p->b_dtype = c->in[i + 1].d.dtype;
+	}
 }
 
 CX_CPU_FN(cx_norm_row_f32)
@@ -45,14 +43,15 @@ CX_CPU_FN(cx_norm_row_f32)
 	const cx_cpu_arg *x = &c->in[0], *y = &c->out[0];
 	int32_t axis = x->d.rank - 1;
 	int64_t n = x->d.dim[axis], rows = n ? cx__desc_elems(&x->d) / n : 0, pad = cx_pad16(n), lo, hi;
-	float *buf = (float *)c->scratch + (int64_t)t->rank * 4 * pad;
-	norm p = {c->op == CX_OP_layernorm ? NORM_LAYER : c->op == CX_OP_rmsnorm ? NORM_RMS : NORM_L2, at->eps,
-		at->plus_one, weights(c, 1, buf + 2 * pad, n), weights(c, 2, buf + 3 * pad, n)};
+	float *buf = (float *)c->scratch + (int64_t)t->rank * 2 * pad;
+	cx_norm p = {c->op == CX_OP_layernorm ? CX_NORM_LAYER : c->op == CX_OP_rmsnorm ? CX_NORM_RMS : CX_NORM_L2, at->eps,
+		at->plus_one, NULL, NULL, CX_F32, CX_F32};
+	weights(&p, c, 1);
 	cx_cpu_share(t, rows, 1, &lo, &hi);
 	for (int64_t r = lo; r < hi; r++) {
 		void *yp = cx_at_off(y, cx_cpu_off(&y->d, axis, r));
 		float *yb = cx_row_target(buf + pad, yp, y->d.dtype, y->d.stride[axis]);
-		norm_row(yb, cx_row_load(buf, cx_at_off(x, cx_cpu_off(&x->d, axis, r)), x->d.dtype,
+		cx_norm_row(yb, cx_row_load(buf, cx_at_off(x, cx_cpu_off(&x->d, axis, r)), x->d.dtype,
 			x->d.stride[axis], n), n, &p);
 		cx_row_store(yp, y->d.dtype, y->d.stride[axis], yb, n);
 	}
@@ -65,9 +64,9 @@ CX_CPU_FN(cx_add_norm_row_f32)
 	const cx_cpu_arg *a = &c->in[0], *b = &c->in[1], *s = &c->out[0], *y = &c->out[1];
 	int32_t axis = a->d.rank - 1;
 	int64_t n = a->d.dim[axis], rows = n ? cx__desc_elems(&a->d) / n : 0, pad = cx_pad16(n), lo, hi;
-	float *buf = (float *)c->scratch + (int64_t)t->rank * 5 * pad;
-	norm p = {at->norm == 2 ? NORM_LAYER : NORM_RMS, at->eps, at->plus_one,
-		weights(c, 2, buf + 3 * pad, n), weights(c, 3, buf + 4 * pad, n)};
+	float *buf = (float *)c->scratch + (int64_t)t->rank * 3 * pad;
+	cx_norm p = {at->norm == 2 ? CX_NORM_LAYER : CX_NORM_RMS, at->eps, at->plus_one, NULL, NULL, CX_F32, CX_F32};
+	weights(&p, c, 2);
 	cx_cpu_share(t, rows, 1, &lo, &hi);
 	for (int64_t r = lo; r < hi; r++) {
 		const float *ab = cx_row_load(buf, cx_at_off(a, cx_cpu_off(&a->d, axis, r)), a->d.dtype, a->d.stride[axis], n);
@@ -81,7 +80,7 @@ CX_CPU_FN(cx_add_norm_row_f32)
 			v16_store_n(sb + i, v16_add(v16_load_n(ab + i, k), v16_load_n(bb + i, k)), k);
 		}
 		cx_row_store(sp, s->d.dtype, s->d.stride[axis], sb, n);
-		norm_row(yb, cx_row_load(buf + 2 * pad, sp, s->d.dtype, s->d.stride[axis], n), n, &p);
+		cx_norm_row(yb, cx_row_load(buf + 2 * pad, sp, s->d.dtype, s->d.stride[axis], n), n, &p);
 		cx_row_store(yp, y->d.dtype, y->d.stride[axis], yb, n);
 	}
 }
@@ -93,19 +92,20 @@ CX_CPU_FN(cx_groupnorm_group_f32)
 	const cx_cpu_arg *x = &c->in[0], *y = &c->out[0];
 	int64_t total = cx__desc_elems(&x->d), nb = x->d.dim[0], ch = x->d.dim[1], groups = at->groups;
 	int64_t inner = total ? total / nb / ch : 0, per = groups ? ch / groups : 0, n = per * inner, pad = cx_pad16(n);
-	int64_t lo, hi, cpad = cx_pad16(ch);
-	float *buf = (float *)c->scratch + (int64_t)t->rank * (2 * pad + 2 * cpad);
-	const float *w = weights(c, 1, buf + 2 * pad, ch), *b = weights(c, 2, buf + 2 * pad + cpad, ch);
-	norm p = {NORM_LAYER, at->eps, false, NULL, NULL};
+	int64_t lo, hi;
+	float *buf = (float *)c->scratch + (int64_t)t->rank * 2 * pad;
+	cx_norm p = {CX_NORM_LAYER, at->eps, false, NULL, NULL, CX_F32, CX_F32};
+	const cx_cpu_arg *w = cx_cpu_has(c, 1) ? &c->in[1] : NULL, *b = cx_cpu_has(c, 2) ? &c->in[2] : NULL;
 	cx_cpu_share(t, total ? nb * groups : 0, 1, &lo, &hi);
 	for (int64_t r = lo; r < hi; r++) {
 		int64_t g = r % groups, off = r / groups * x->d.stride[0] + g * n;
 		int64_t yoff = r / groups * y->d.stride[0] + g * n;
 		void *yp = cx_at_off(y, yoff);
 		float *yb = cx_row_target(buf + pad, yp, y->d.dtype, 1);
-		norm_row(yb, cx_row_load(buf, cx_at_off(x, off), x->d.dtype, 1, n), n, &p);
+		cx_norm_row(yb, cx_row_load(buf, cx_at_off(x, off), x->d.dtype, 1, n), n, &p);
 		for (int64_t j = 0; j < per && (w || b); j++) {
-			float wj = w ? w[g * per + j] : 1.0f, bj = b ? b[g * per + j] : 0.0f, *row = yb + j * inner;
+			float wj = w ? cx_get_f32(w->p, w->d.dtype, g * per + j) : 1.0f, *row = yb + j * inner;
+			float bj = b ? cx_get_f32(b->p, b->d.dtype, g * per + j) : 0.0f;
 			for (int64_t i = 0; i < inner; i++) row[i] = row[i] * wj + bj;
 		}
 		cx_row_store(yp, y->d.dtype, 1, yb, n);

@@ -1,7 +1,7 @@
 /* rope.c - rotary embedding, and rope with the write into a key/value cache.
  *
  * The angle is pos * freq, both f32 (spec/llm.md 1.4); sine and cosine with full range reduction. They are computed once
- * per token and shared by its heads. Scratch, per thread: one head in, one head out, cos, sin, freqs, in f32. */
+ * per token and shared by its heads. Scratch, per thread: one head in, one head out, cos, sin, in f32. */
 #include "backends/cpu/isa/lane.h"
 #include "backends/cpu/isa/vmath.h"
 
@@ -9,7 +9,9 @@ typedef struct rope {
 	int64_t hd, r, half;
 	bool pairs;
 	float amplitude;
-	float *x, *y, *cs, *sn, *freq; /* scratch */
+	float *x, *y, *cs, *sn; /* scratch */
+	const float *freq;
+	int64_t freq_stride;
 	const cx_cpu_arg *cos_table, *sin_table;
 } rope;
 
@@ -26,14 +28,12 @@ static void rope_init(rope *p, const cx_cpu_call *c, const cx_cpu_team *t, int64
 	p->half = p->r / 2;
 	p->pairs = at->pairs;
 	p->amplitude = at->amplitude;
-	p->x = (float *)c->scratch + t->rank * 5 * pad;
+	p->x = (float *)c->scratch + t->rank * 4 * pad;
 	p->y = p->x + pad;
 	p->cs = p->y + pad;
 	p->sn = p->cs + pad;
-	p->freq = p->sn + pad;
-	for (int64_t j = 0; j < p->half; j++)
-		p->freq[j] = cx_cpu_has(c, freqs) ? ((const float *)c->in[freqs].p)[j * c->in[freqs].d.stride[0]]
-			: (float)pow(at->theta, -2.0 * (double)j / (double)p->r);
+	p->freq = cx_cpu_has(c, freqs) ? (const float *)c->in[freqs].p : c->plan;
+	p->freq_stride = cx_cpu_has(c, freqs) ? c->in[freqs].d.stride[0] : 1;
 }
 
 static void rope_angles(const rope *p, int64_t pos)
@@ -50,7 +50,9 @@ static void rope_angles(const rope *p, int64_t pos)
 	}
 	for (int64_t j = 0; j < p->half; j += 16) {
 		size_t k = p->half - j < 16 ? (size_t)(p->half - j) : 16;
-		v16 a = v16_mul(at, v16_load_n(p->freq + j, k));
+		float f[16] = {0};
+		for (size_t i = 0; i < k; i++) f[i] = p->freq[(j + (int64_t)i) * p->freq_stride];
+		v16 a = v16_mul(at, v16_load(f));
 		v16_store_n(p->cs + j, v16_mul(v16_cos(a), amp), k);
 		v16_store_n(p->sn + j, v16_mul(v16_sin(a), amp), k);
 	}
