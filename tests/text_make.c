@@ -118,6 +118,30 @@ bool decodes_to(
 	return same;
 }
 
+void cut(const cx_tokenizer *tok, const char *text, size_t n, char sep, cx_text *out)
+{
+	cx__encoder e;
+	cx_span s = {text, n};
+	cx_err err = {0};
+	bool mapped;
+	int which;
+	cx_status st = CX_OK;
+	cx__encoder_init(&e, tok, 0, NULL, &err);
+	if (!cx__pcre_mem_init(&e.pcre, &e.alloc)) exit(2);
+	e.match = must(pcre2_match_data_create(1, e.pcre.ctx));
+	st = cx__split_run(&e, &s, true, &which, &mapped);
+	for (size_t i = 0; st == CX_OK && i < e.pieces[which].n; i++) {
+		cx__piece p = e.pieces[which].v[i];
+		if (i) st = cx_text_append(out, &sep, 1, &err);
+		if (st == CX_OK) st = cx_text_append(out, s.ptr + p.off, p.len, &err);
+	}
+	if (st == CX_OK) st = cx_text_append(out, "", 0, &err);
+	cx__encoder_deinit(&e);
+	if (st == CX_OK) return;
+	fprintf(stderr, "text_make: cut: %s\n", err.msg);
+	exit(2);
+}
+
 /* ---- .inp and .out ---- */
 
 size_t each_string(const char *inp_path, string_fn f, void *ctx)

@@ -21,6 +21,8 @@ char *ids_of(const cx_tokenizer *tok, const char *text, size_t n, unsigned flags
 char *ids_of_text(const cx_tokenizer *tok, const char *text, unsigned flags);
 /* Tokens of a text, as shown by decoding, joined by "|". */
 char *pieces_of(const cx_tokenizer *tok, const char *text, unsigned flags);
+/* The pieces that the pre-tokenizer cuts text[n] into, joined by sep, appended to out. */
+void cut(const cx_tokenizer *tok, const char *text, size_t n, char sep, cx_text *out);
 /* decode(ids) == text? */
 bool decodes_to(
 	const cx_tokenizer *tok, const cx_ids *ids, unsigned flags, const char *text, size_t n);

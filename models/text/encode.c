@@ -6,10 +6,6 @@
 
 #include <string.h>
 
-enum {
-	MAX_TEXT_BYTES = 1 << 30
-}; /* keeps symbol indices in int32 and offsets in uint32, prefixes included */
-
 void cx__encoder_init(
 	cx__encoder *e, const cx_tokenizer *tok, unsigned flags, cx_ids *out, cx_err *err)
 {
@@ -56,7 +52,7 @@ static cx_status encode_plain(cx__encoder *e, cx_span text, bool first)
 	int which;
 	cx_status st;
 	if (text.len == 0) return CX_OK;
-	if (text.len > MAX_TEXT_BYTES)
+	if (text.len > CX__TEXT_MAX)
 		return CX_FAIL(
 			e->err, CX_ERR_ARGUMENT, "%s: the normalised text is over 1 GiB", tok->origin);
 	if ((st = open_match(e)) != CX_OK) return st;
@@ -131,7 +127,7 @@ cx_status cx_tokenizer_encode(const cx_tokenizer *tok, const char *text, size_t 
 	size_t n_before = out->n;
 	cx_span in = {n_bytes ? text : "", n_bytes};
 	cx_status st = CX_OK;
-	if (n_bytes > MAX_TEXT_BYTES)
+	if (n_bytes > CX__TEXT_MAX)
 		return CX_FAIL(
 			err, CX_ERR_ARGUMENT, "%s: a text of %zu bytes is over 1 GiB", tok->origin, n_bytes);
 	cx__encoder_init(&e, tok, flags, out, err);

@@ -208,6 +208,9 @@ static cx_status replace(
 		const char *hit =
 			from < in.len ? memmem(in.ptr + from, in.len - from, s->a.ptr, s->a.len) : NULL;
 		if (!hit) break;
+		if (out->n > CX__TEXT_MAX)
+			return CX_FAIL(
+				e->err, CX_ERR_ARGUMENT, "%s: the normalised text is over 1 GiB", e->tok->origin);
 		*same = false;
 		st = cx_text_append(out, in.ptr + from, (size_t)(hit - in.ptr) - from, e->err);
 		if (st == CX_OK) st = cx_text_append(out, s->b.ptr, s->b.len, e->err);

@@ -293,6 +293,12 @@ static bool begins_with(cx_span s, const char *p, size_t n)
 	return s.len >= n && memcmp(s.ptr, p, n) == 0;
 }
 
+static cx_status too_long(cx__encoder *e)
+{
+	return CX_FAIL(
+		e->err, CX_ERR_ARGUMENT, "%s: the text is over 1 GiB in the pre-tokenizer", e->tok->origin);
+}
+
 /* Space becomes the mark; cuts before each mark if asked. The piece starts at out->n. */
 static cx_status metaspace(
 	cx__encoder *e, const cx__split *s, cx_span in, bool first, cx_text *out, cx__pieces *to)
@@ -304,6 +310,7 @@ static cx_status metaspace(
 		st = cx_text_append(out, s->mark.ptr, s->mark.len, e->err);
 	for (size_t i = 0; i < in.len && st == CX_OK;) {
 		size_t k = 1;
+		if (out->n > CX__TEXT_MAX) return too_long(e);
 		const char *src = in.ptr + i;
 		bool mark =
 			*src == ' ' || begins_with((cx_span){src, in.len - i}, s->mark.ptr, s->mark.len);
@@ -327,9 +334,7 @@ static cx_status rewrite(
 {
 	size_t from = out->n;
 	cx_status st = CX_OK;
-	if (in.len > UINT32_MAX / 4 || out->n > UINT32_MAX / 2)
-		return CX_FAIL(e->err, CX_ERR_ARGUMENT, "%s: the text is too long for this pre-tokenizer",
-			e->tok->origin);
+	if (out->n > CX__TEXT_MAX) return too_long(e);
 	if (s->kind == CX_SPLIT_METASPACE) return metaspace(e, s, in, first, out, to);
 	if (s->kind == CX_SPLIT_SPACE) {
 		if (!begins_with(in, " ", 1)) st = cx_text_append(out, " ", 1, e->err);
@@ -368,6 +373,7 @@ cx_status cx__split_run(cx__encoder *e, cx_span *text, bool first, int *which, b
 		if (st != CX_OK) return st;
 		if (!regex) {
 			*text = (cx_span){e->pre[buf].v, e->pre[buf].n};
+			if (text->len > CX__TEXT_MAX) return too_long(e);
 			buf ^= 1;
 		}
 		*which ^= 1;

@@ -124,6 +124,10 @@ struct cx_tokenizer {
 
 /* ---- scratch of one encode ---- */
 
+/* No text, before or after any step, may be longer: offsets stay in uint32, symbol indices in
+ * int32, and a file whose replacements multiply is an error and not the end of the memory. */
+enum { CX__TEXT_MAX = 1 << 30 };
+
 typedef struct cx__piece {
 	uint32_t off, len;
 } cx__piece;
