@@ -1,0 +1,52 @@
+/* runtime.c - cx_runtime: configuration that devices share; cx_device: opened by backend name. */
+#include "graph/backend.h"
+
+#include <string.h>
+
+struct cx_runtime {
+	cx_config config;
+};
+
+cx_status cx_runtime_create(const cx_config *config, cx_runtime **out, cx_err *err)
+{
+	cx_alloc alloc = config && config->alloc.realloc ? config->alloc : cx_alloc_default();
+	cx_runtime *rt;
+	*out = NULL;
+	rt = cx_calloc(&alloc, 1, sizeof *rt);
+	if (!rt) return CX_FAIL(err, CX_ERR_MEMORY, "out of memory for the runtime");
+	if (config) rt->config = *config;
+	rt->config.alloc = alloc;
+	*out = rt;
+	return CX_OK;
+}
+
+void cx_runtime_free(cx_runtime *rt)
+{
+	cx_alloc alloc;
+	if (!rt) return;
+	alloc = rt->config.alloc;
+	cx_free(&alloc, rt, sizeof *rt);
+}
+
+const cx_config *cx_runtime_config(const cx_runtime *rt) { return &rt->config; }
+
+cx_status cx_device_open(cx_runtime *rt, const char *backend, int index, cx_device **out, cx_err *err)
+{
+	char known[120] = "";
+	*out = NULL;
+	if (!backend) return CX_FAIL(err, CX_ERR_ARGUMENT, "cx_device_open: no backend named");
+	for (int i = 0; cx__backends[i]; i++) {
+		if (strcmp(cx__backends[i]->name, backend) == 0) return cx__backends[i]->open(rt, index, out, err);
+		if (strlen(known) + strlen(cx__backends[i]->name) + 3 > sizeof known) continue;
+		if (known[0]) strcat(known, ", ");
+		strcat(known, cx__backends[i]->name);
+	}
+	return CX_FAIL(err, CX_ERR_ARGUMENT, "no backend '%.40s' in this build; there is %s", backend, known);
+}
+
+void cx_device_close(cx_device *dev)
+{
+	if (dev) dev->backend->close(dev);
+}
+
+const char *cx_device_name(const cx_device *dev) { return dev->name; }
