@@ -228,6 +228,9 @@ typedef struct cx_config {
 	int n_threads; /* for host devices; 0: one per CPU this process may run on */
 	const char
 	    *isa; /* force a CPU instruction set ("generic", "avx2", "avx512"); NULL: the best one */
+	const char *cache_dir; /* existing folder where backends keep compiled kernels; NULL: no cache */
+	int validate; /* vulkan: 1 validation layer with synchronization checks, 2 GPU-assisted as well;
+	                 messages go to the log as errors */
 } cx_config;
 
 typedef struct cx_runtime cx_runtime;
