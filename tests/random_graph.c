@@ -53,7 +53,7 @@ static bool allowed(const cx_rgen *r, cx_op op)
 	return !r->rg->opts.ops || r->rg->opts.ops[op];
 }
 
-/* Exact ops of exact operands are exact; otherwise the worst of the operands, and of the result's own rounding. */
+/* Exact ops of exact operands are exact, with the exception below; otherwise the worst of the operands, and of the result's own rounding. */
 static uint8_t precision(const cx_rgen *r, uint32_t id)
 {
 	const cx_node *n = &r->g->nodes[id];
@@ -67,6 +67,8 @@ static uint8_t precision(const cx_rgen *r, uint32_t id)
 		if (n->in[j] != UINT32_MAX && r->rg->v[n->in[j]].prec > prec) prec = r->rg->v[n->in[j]].prec;
 	if (cx_dtype_get(r->g->nodes[id].desc.dtype)->cls != CX_CLASS_FLOAT) return prec;
 	if (info->tol.f32 > 0 && prec < 1) prec = 1;
+	/* In a fused chain a 16-bit value may stay in f32 until its end. */
+	if (info->kind == CX_KIND_MAP && n->op != CX_OP_cast && r->g->nodes[id].desc.dtype != CX_F32 && prec < 1) prec = 1;
 	if (prec > 0 && r->g->nodes[id].desc.dtype == CX_F16 && prec < 2) prec = 2;
 	if (prec > 0 && r->g->nodes[id].desc.dtype == CX_BF16) prec = 3;
 	return prec;
