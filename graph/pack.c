@@ -51,18 +51,13 @@ static cx_status check_items(const cx_pack_item *items, size_t n, cx_err *err)
 
 /* ---- the reduced problem -------------------------------------------------------------------------------- */
 
-typedef struct sort_key {
-	uint64_t key;
-	uint32_t val;
-} sort_key;
-
-/* Stable, least significant byte first, over the bytes in which keys differ: small times cost one or two passes,
- * where qsort was half of the run time of a 10,000-item problem. Returns the array that holds the result. */
-static sort_key *radix_sort(sort_key *a, sort_key *tmp, size_t n, uint64_t max_key)
+/* Least significant byte first: small times cost one or two passes, where qsort was half of the run time of a
+ * 10,000-item problem. */
+cx__pack_key *cx__pack_sort(cx__pack_key *a, cx__pack_key *tmp, size_t n, uint64_t max_key)
 {
 	for (unsigned shift = 0; shift < 64 && max_key >> shift; shift += 8) {
 		size_t count[257] = {0};
-		sort_key *swap;
+		cx__pack_key *swap;
 		for (size_t i = 0; i < n; i++) count[(a[i].key >> shift & 255) + 1]++;
 		for (unsigned d = 0; d < 256; d++) count[d + 1] += count[d];
 		for (size_t i = 0; i < n; i++) tmp[count[a[i].key >> shift & 255]++] = a[i];
@@ -159,7 +154,7 @@ static cx_status prob_build(cx_arena *ar, const cx_pack_item *items, size_t n, c
 {
 	uint64_t least = least_align(items, n), max_lo = 0, max_hi = 0;
 	int64_t min_lo = INT64_MAX, min_hi = INT64_MAX;
-	sort_key *a, *tmp, *sorted;
+	cx__pack_key *a, *tmp, *sorted;
 	cx_status st;
 	size_t m = 0;
 
@@ -177,12 +172,12 @@ static cx_status prob_build(cx_arena *ar, const cx_pack_item *items, size_t n, c
 	}
 	for (size_t i = 0; i < n; i++) {
 		if (!items[i].size) continue;
-		a[m] = (sort_key){(uint64_t)items[i].lower - (uint64_t)min_lo, (uint32_t)i};
+		a[m] = (cx__pack_key){(uint64_t)items[i].lower - (uint64_t)min_lo, (uint32_t)i};
 		if (a[m].key > max_lo) max_lo = a[m].key;
 		m++;
 	}
 	p->n = (uint32_t)m;
-	sorted = radix_sort(a, tmp, m, max_lo);
+	sorted = cx__pack_sort(a, tmp, m, max_lo);
 	for (size_t i = 0; i < m; i++) {
 		const cx_pack_item *it = &items[sorted[i].val];
 		p->item[i] = sorted[i].val;
@@ -192,10 +187,10 @@ static cx_status prob_build(cx_arena *ar, const cx_pack_item *items, size_t n, c
 		if (p->align[i] > 1) p->any_align = true;
 	}
 	for (size_t i = 0; i < m; i++) {
-		a[i] = (sort_key){(uint64_t)items[p->item[i]].upper - (uint64_t)min_hi, (uint32_t)i};
+		a[i] = (cx__pack_key){(uint64_t)items[p->item[i]].upper - (uint64_t)min_hi, (uint32_t)i};
 		if (a[i].key > max_hi) max_hi = a[i].key;
 	}
-	sorted = radix_sort(a, tmp, m, max_hi);
+	sorted = cx__pack_sort(a, tmp, m, max_hi);
 	for (size_t i = 0; i < m; i++) p->by_end[i] = sorted[i].val;
 	find_cliques(items, p);
 	return CX_OK;
@@ -302,31 +297,28 @@ typedef struct lowering {
 	uint64_t *best_us; /* when the last improvement of the whole came */
 } lowering;
 
-/* Brings one piece down to l->stop, or as far as the budget goes. Each target gets a slice of nodes; a target that
- * is met gives way to a lower one, one that is not to a higher one, and when none is left between those that were
- * missed and the peak, the slice doubles and the lowest is tried again. `floor` is proven: no packing is below. */
+/* Brings one piece down to l->stop, or as far as the budget goes. In each round the floor, below which no packing is
+ * known to exist, is tried first and gets most of the effort; then a packing in the middle between what was missed
+ * and the peak, again and again until the two are close. Rounds double their effort. */
 static cx_status lower_piece(const lowering *l, piece *pc, cx_err *err)
 {
-	int64_t floor = pc->p.bound > l->stop ? pc->p.bound : l->stop, missed;
-	uint64_t slice = (uint64_t)pc->p.n * 256;
+	int64_t floor = pc->p.bound > l->stop ? pc->p.bound : l->stop;
+	unsigned round = 0;
 	while (pc->p.peak > floor && !cx__pack_spent(l->budget)) {
-		int64_t target = floor;
-		missed = floor - 1;
-		while (pc->p.peak > floor && missed + 1 < pc->p.peak && !cx__pack_spent(l->budget)) {
+		uint64_t slice = (uint64_t)pc->p.n * 16 << (round < 32 ? round : 32);
+		int64_t target = floor, missed = floor - 1, close = round < 10 ? pc->p.peak >> (6 + round) : 0;
+		while (pc->p.peak > floor && pc->p.peak - missed > 1 && !cx__pack_spent(l->budget)) {
 			int64_t before = pc->p.peak;
 			cx__pack_found found;
-			/* the floor is what one hopes for: it gets most of the effort */
-			uint64_t share = target == floor ? slice : slice / 4;
-			cx_status st = try_piece(l->ar, pc, target, share, l->budget, &found, err);
+			cx_status st = try_piece(l->ar, pc, target, target == floor ? slice : slice / 16, l->budget, &found, err);
 			if (st != CX_OK) return st;
 			if (pc->p.peak < before) *l->best_us = cx__pack_now_us() - l->budget->start_us;
-			if (found == CX__PACK_NO && target + 1 > floor) floor = target + 1;
+			if (found == CX__PACK_NO) floor = target + 1;
 			if (found != CX__PACK_YES) missed = target;
-			if (missed < floor - 1) missed = floor - 1;
+			if (pc->p.peak - missed <= close + 1) break;
 			target = missed + (pc->p.peak - missed) / 2;
-			if (target <= missed) target = missed + 1;
 		}
-		slice *= 2;
+		round++;
 	}
 	pc->proven = pc->p.peak <= floor && floor > l->stop;
 	return CX_OK;

@@ -46,6 +46,9 @@ typedef struct cx_pack_result {
 /* Sets items[].offset. `alloc` is scratch (NULL: the default), all of it returned before the call ends.
  * `opts` NULL: all zero. `out` and `err` may be NULL. n == 0 gives a peak of 0.
  *
+ * Sizes count as rounded up to the smallest alignment given: where they are no multiples of it, the peak may miss the
+ * best one by less than that alignment (and then is not called optimal).
+ *
  * CX_OK also when the capacity was not met: look at out->fits; the offsets are then the best packing found.
  * CX_ERR_ARGUMENT names the item: lower >= upper, an alignment that is not a power of two, sizes whose sum
  * passes 2^61. CX_ERR_MEMORY: scratch. After a failure the offsets are as they were. */

@@ -2,23 +2,20 @@
  *
  * In: the reduced problem.   Out: p->off, p->peak: the best of several packings.
  *
- * By time: buffers in order of birth, each into the tightest hole that is free at that moment; O(n * holes).
- * By order: buffers in a given order (largest first and so on), each into the lowest or the tightest hole that is
- * free for its whole life. Buffers that overlap a buffer are listed once: those alive at its birth explicitly, those
- * born later as a range of indices with a bit per buffer already placed. Work is then proportional to the pairs that
- * overlap, few for graphs; when they are too many only the first kind runs. */
+ * By time: buffers in order of birth, each into the tightest hole that is free at that moment, O(n * holes): perfect
+ * for most chains. From the ground up (pack_valley.c) with several orders. By size, each into the lowest hole that is
+ * free for its whole life, was tried as well: it never won against these two and took longer. */
 #include "graph/pack_impl.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define HUGE_HOLE (INT64_MAX / 2) /* above any sum of sizes that cx_pack() lets in */
-/* Overlapping pairs up to which the packers by order are affordable without a budget: about 10 ms. */
-#define PAIRS_MAX 1000000u
-/* Items up to which every order is tried; above, the two that win most often. */
+/* Items up to which every order is tried; above, the one that wins most often. */
 #define ALL_ORDERS_MAX 3000u
+/* Pairs of overlapping buffers for each buffer, up to which packing from the ground up is affordable. */
+#define PAIRS_EACH_MAX 512u
 
-/* ---- by time ---------------------------------------------------------------------------------------------- */
+/* ---- by time ----------------------------------------------------------------------------------------------- */
 
 typedef struct holes {
 	int64_t *start, *len; /* [n], ascending, none adjacent; the last is endless */
@@ -109,243 +106,106 @@ static int64_t pack_by_time(const cx__pack_prob *p, holes *h, int64_t *off)
 	return peak;
 }
 
-/* ---- by order --------------------------------------------------------------------------------------------- */
+/* ---- from the ground up ------------------------------------------------------------------------------------ */
 
-typedef struct span {
-	int64_t off, end;
-} span;
+typedef enum order_kind { BY_LOAD, BY_AREA, BY_WIDTH, BY_SIZE, N_ORDERS } order_kind;
 
-typedef struct packer {
-	cx__pack_prob *p;
-	uint32_t *older;    /* [pairs] items alive at the birth of item i, born before it: */
-	uint32_t *older_at; /* [n + 1] where i's begin */
-	uint64_t *placed;   /* [n / 64 + 1] bits */
-	uint32_t *order;    /* [n] */
-	double *key;        /* [n] smallest first */
-	int64_t *off;       /* [n] of the packing being made */
-	span *busy;         /* [n] */
-} packer;
-
-static uint64_t count_pairs(const cx__pack_prob *p)
+/* Smallest key first, all in [-1, 0]. Load: the most bytes alive at once during the life, so that the busiest moments
+ * are packed while all is still empty, with some weight for size. */
+static void set_keys(const cx__pack_prob *p, order_kind kind, double *key)
 {
-	uint64_t n = 0;
-	for (uint32_t i = 0; i < p->n; i++) n += p->first[p->hi[i]] - i - 1;
-	return n;
-}
-
-static cx_status packer_init(cx_arena *ar, cx__pack_prob *p, uint64_t n_pairs, packer *k, cx_err *err)
-{
-	uint32_t *fill;
-	k->p = p;
-	k->older = cx_arena_array(ar, n_pairs, sizeof *k->older);
-	k->older_at = cx_arena_array(ar, (size_t)p->n + 1, sizeof *k->older_at);
-	k->placed = cx_arena_array(ar, p->n / 64 + 1, sizeof *k->placed);
-	k->order = cx_arena_array(ar, p->n, sizeof *k->order);
-	k->key = cx_arena_array(ar, p->n, sizeof *k->key);
-	k->off = cx_arena_array(ar, p->n, sizeof *k->off);
-	k->busy = cx_arena_array(ar, p->n, sizeof *k->busy);
-	fill = cx_arena_array(ar, (size_t)p->n + 1, sizeof *fill);
-	if (!k->older || !k->older_at || !k->placed || !k->order || !k->key || !k->off || !k->busy || !fill)
-		return CX_FAIL(err, CX_ERR_MEMORY, "pack: no memory for scratch");
-	/* i is older than j for j in (i, first[hi[i]]): a difference array counts, then each i is written to its js */
+	double least = 0.0;
 	for (uint32_t i = 0; i < p->n; i++) {
-		k->older_at[i + 1]++;
-		k->older_at[p->first[p->hi[i]]]--; /* index n at most; wraps, and wraps back in the sums */
-	}
-	{
-		uint32_t n_older = 0, total = 0, delta;
-		for (uint32_t j = 0; j <= p->n; j++) {
-			delta = k->older_at[j];
-			n_older += delta;
-			k->older_at[j] = fill[j] = total;
-			if (j < p->n) total += n_older;
-		}
-	}
-	for (uint32_t i = 0; i < p->n; i++)
-		for (uint32_t j = i + 1; j < p->first[p->hi[i]]; j++) k->older[fill[j]++] = i;
-	return CX_OK;
-}
-
-static int span_cmp(const void *a, const void *b)
-{
-	int64_t x = ((const span *)a)->off, y = ((const span *)b)->off;
-	return x < y ? -1 : x > y;
-}
-
-/* The bytes taken during the life of item i, in order of offset. */
-static uint32_t gather(packer *k, uint32_t i)
-{
-	const cx__pack_prob *p = k->p;
-	uint32_t n = 0, end = p->first[p->hi[i]];
-	for (uint32_t a = k->older_at[i]; a < k->older_at[i + 1]; a++) {
-		uint32_t j = k->older[a];
-		if (k->placed[j / 64] >> (j & 63) & 1) k->busy[n++] = (span){k->off[j], k->off[j] + p->size[j]};
-	}
-	for (uint32_t w = (i + 1) / 64; w * 64 < end; w++) {
-		uint64_t bits = k->placed[w];
-		if (w == (i + 1) / 64) bits &= ~(uint64_t)0 << ((i + 1) & 63);
-		if (end - w * 64 < 64) bits &= ((uint64_t)1 << (end - w * 64)) - 1;
-		for (; bits; bits &= bits - 1) {
-			uint32_t j = w * 64 + (uint32_t)__builtin_ctzll(bits);
-			k->busy[n++] = (span){k->off[j], k->off[j] + p->size[j]};
-		}
-	}
-	if (n > 48) {
-		qsort(k->busy, n, sizeof *k->busy, span_cmp);
-		return n;
-	}
-	for (uint32_t a = 1; a < n; a++) {
-		span s = k->busy[a];
-		uint32_t b = a;
-		for (; b > 0 && k->busy[b - 1].off > s.off; b--) k->busy[b] = k->busy[b - 1];
-		k->busy[b] = s;
-	}
-	return n;
-}
-
-static int64_t place(packer *k, uint32_t i, bool tightest)
-{
-	const cx__pack_prob *p = k->p;
-	uint32_t n = gather(k, i);
-	int64_t free_from = 0, best = -1, best_room = INT64_MAX;
-	for (uint32_t a = 0; a < n; a++) {
-		if (k->busy[a].off > free_from) {
-			int64_t at = cx__pack_align(free_from, p->align[i]), room = k->busy[a].off - at;
-			if (room >= p->size[i] && room < best_room) {
-				best = at;
-				best_room = room;
-				if (!tightest) break;
-			}
-		}
-		if (k->busy[a].end > free_from) free_from = k->busy[a].end;
-	}
-	return best >= 0 ? best : cx__pack_align(free_from, p->align[i]);
-}
-
-/* Packs in k->order and keeps the result if it is better; gives up once it cannot be (unless `whole`). Returns the
- * peak. */
-static int64_t pack_in_order(packer *k, bool tightest, bool whole)
-{
-	cx__pack_prob *p = k->p;
-	int64_t peak = 0;
-	memset(k->placed, 0, (p->n / 64 + 1) * sizeof *k->placed);
-	for (uint32_t a = 0; a < p->n; a++) {
-		uint32_t i = k->order[a];
-		k->off[i] = place(k, i, tightest);
-		k->placed[i / 64] |= (uint64_t)1 << (i & 63);
-		if (k->off[i] + p->size[i] > peak) peak = k->off[i] + p->size[i];
-		if (!whole && peak >= p->peak) return peak;
-	}
-	if (peak < p->peak) {
-		memcpy(p->off, k->off, p->n * sizeof *p->off);
-		p->peak = peak;
-	}
-	return peak;
-}
-
-/* ---- orders ----------------------------------------------------------------------------------------------- */
-
-typedef struct keyed {
-	double key;
-	uint32_t i;
-} keyed;
-
-static int keyed_cmp(const void *a, const void *b)
-{
-	const keyed *x = a, *y = b;
-	if (x->key != y->key) return x->key < y->key ? -1 : 1;
-	return x->i < y->i ? -1 : x->i > y->i; /* total, so that every qsort gives the same order */
-}
-
-static void order_by_key(packer *k, keyed *tmp)
-{
-	for (uint32_t i = 0; i < k->p->n; i++) tmp[i] = (keyed){k->key[i], i};
-	qsort(tmp, k->p->n, sizeof *tmp, keyed_cmp);
-	for (uint32_t i = 0; i < k->p->n; i++) k->order[i] = tmp[i].i;
-}
-
-typedef enum order_kind { BY_SIZE, BY_LOAD, BY_AREA, BY_WIDTH, N_ORDERS } order_kind;
-
-/* Smallest key first. Load: the most bytes alive at once during the life, so that the busiest moments are packed
- * while all is still empty; size decides among equals. */
-static void set_keys(packer *k, order_kind kind)
-{
-	const cx__pack_prob *p = k->p;
-	double size_max = 1.0;
-	for (uint32_t i = 0; i < p->n; i++)
-		if ((double)p->size[i] > size_max) size_max = (double)p->size[i];
-	for (uint32_t i = 0; i < p->n; i++) {
-		double size = (double)p->size[i], width = (double)p->width[i], load = 0.0;
+		double size = (double)p->size[i], width = (double)p->width[i];
+		int64_t load = 0;
 		switch (kind) {
-		case BY_SIZE: k->key[i] = -size; break;
-		case BY_AREA: k->key[i] = -size * width; break;
-		case BY_WIDTH: k->key[i] = -width - size / (size_max * 2.0); break;
+		case BY_SIZE: key[i] = -size; break;
+		case BY_AREA: key[i] = -size * width; break;
+		case BY_WIDTH: key[i] = -width; break;
 		default:
 			for (uint32_t c = p->lo[i]; c < p->hi[i]; c++)
-				if ((double)p->load[c] > load) load = (double)p->load[c];
-			k->key[i] = -load * 4.0 - size;
+				if (p->load[c] > load) load = p->load[c];
+			key[i] = -(double)load * 4.0 - size;
 		}
+		if (key[i] < least) least = key[i];
 	}
+	if (least < 0.0)
+		for (uint32_t i = 0; i < p->n; i++) key[i] /= -least;
+}
+
+/* Members of cliques; 1 for a buffer that is in one clique. */
+static uint64_t count_spans(const cx__pack_prob *p)
+{
+	uint64_t n = 0;
+	for (uint32_t i = 0; i < p->n; i++) n += p->hi[i] - p->lo[i];
+	return n;
+}
+
+static void keep_better(cx__pack_prob *p, int64_t peak, const int64_t *off)
+{
+	if (peak >= p->peak) return;
+	p->peak = peak;
+	memcpy(p->off, off, p->n * sizeof *p->off);
 }
 
 cx_status cx__pack_greedy(cx_arena *ar, cx__pack_prob *p, int64_t target, cx_err *err)
 {
-	uint64_t n_pairs = count_pairs(p);
 	holes h = {0};
-	packer k = {0};
-	keyed *tmp;
+	cx__pack_valley *v;
+	double *key;
+	int64_t *off;
 	cx_status st;
 
 	h.start = cx_arena_array(ar, (size_t)p->n + 2, sizeof *h.start);
 	h.len = cx_arena_array(ar, (size_t)p->n + 2, sizeof *h.len);
 	if (!h.start || !h.len) return CX_FAIL(err, CX_ERR_MEMORY, "pack: no memory for scratch");
 	p->peak = pack_by_time(p, &h, p->off);
-	if (p->peak <= target || n_pairs > PAIRS_MAX) return CX_OK;
+	if (p->peak <= target || count_spans(p) > (uint64_t)p->n * PAIRS_EACH_MAX) return CX_OK;
 
-	if ((st = packer_init(ar, p, n_pairs, &k, err)) != CX_OK) return st;
-	if (!(tmp = cx_arena_array(ar, p->n, sizeof *tmp)))
-		return CX_FAIL(err, CX_ERR_MEMORY, "pack: no memory for scratch");
-	for (int kind = 0; kind < (p->n <= ALL_ORDERS_MAX ? N_ORDERS : BY_LOAD + 1); kind++) {
-		set_keys(&k, (order_kind)kind);
-		order_by_key(&k, tmp);
-		for (int tightest = 0; tightest < 2; tightest++) {
-			if (p->peak > target) pack_in_order(&k, tightest, false);
-			if (p->n > ALL_ORDERS_MAX) break;
-		}
+	if ((st = cx__pack_valley_create(ar, p, &v, err)) != CX_OK) return st;
+	key = cx_arena_array(ar, p->n, sizeof *key);
+	off = cx_arena_array(ar, p->n, sizeof *off);
+	if (!key || !off) return CX_FAIL(err, CX_ERR_MEMORY, "pack: no memory for scratch");
+	for (int kind = 0; kind < (p->n <= ALL_ORDERS_MAX ? N_ORDERS : 1) && p->peak > target; kind++) {
+		set_keys(p, (order_kind)kind, key);
+		keep_better(p, cx__pack_valley_run(v, key, off), off);
 	}
 	return CX_OK;
 }
 
-/* Squeaky wheel: after each packing the buffers that stick out above the target move forward in the order, by an
- * amount that grows with how often they did. */
+/* Squeaky wheel (Joslin and Clements, JAIR 10, 1999): after each packing the buffers that stick out above the target
+ * move forward in the order, the more the more often they did. */
 cx_status cx__pack_regreedy(cx_arena *ar, cx__pack_prob *p, int64_t target, cx__pack_budget *b, cx_err *err)
 {
-	uint64_t n_pairs = count_pairs(p);
-	packer k = {0};
-	keyed *tmp;
-	double *blame;
+	/* a round takes time for each clique of each buffer, and a search step of the same cost is one node */
+	uint64_t cost = p->n / 4 + count_spans(p) / 64 + 1;
+	double *base[N_ORDERS], *blame[N_ORDERS], *key;
+	cx__pack_valley *v;
+	int64_t *off;
 	cx_status st;
-	/* beyond, one round would take seconds; the budget is spent, so that callers do not ask again */
-	if (n_pairs > 100 * (uint64_t)PAIRS_MAX || b->max_nodes - b->nodes < p->n) {
-		b->nodes = b->max_nodes;
-		return CX_OK;
+	if ((st = cx__pack_valley_create(ar, p, &v, err)) != CX_OK) return st;
+	key = cx_arena_array(ar, p->n, sizeof *key);
+	off = cx_arena_array(ar, p->n, sizeof *off);
+	for (int k = 0; k < N_ORDERS; k++) {
+		base[k] = cx_arena_array(ar, p->n, sizeof *base[k]);
+		blame[k] = cx_arena_array(ar, p->n, sizeof *blame[k]);
+		if (!base[k] || !blame[k] || !key || !off)
+			return CX_FAIL(err, CX_ERR_MEMORY, "pack: no memory for scratch");
+		set_keys(p, (order_kind)k, base[k]);
 	}
-	if ((st = packer_init(ar, p, n_pairs, &k, err)) != CX_OK) return st;
-	tmp = cx_arena_array(ar, p->n, sizeof *tmp);
-	blame = cx_arena_array(ar, p->n, sizeof *blame);
-	if (!tmp || !blame) return CX_FAIL(err, CX_ERR_MEMORY, "pack: no memory for scratch");
 	for (unsigned round = 0; p->peak > target && !cx__pack_spent(b); round++) {
-		set_keys(&k, (order_kind)(round % N_ORDERS));
-		order_by_key(&k, tmp);
-		for (uint32_t a = 0; a < p->n; a++)
-			k.key[k.order[a]] = (double)a / p->n - blame[k.order[a]];
-		order_by_key(&k, tmp);
-		pack_in_order(&k, round / N_ORDERS & 1, true);
-		for (uint32_t i = 0; i < p->n; i++) {
-			blame[i] *= 0.9;
-			if (k.off[i] + p->size[i] > target) blame[i] += 0.25;
+		unsigned k = round % N_ORDERS;
+		if (b->max_nodes - b->nodes < cost) {
+			b->nodes = b->max_nodes;
+			break;
 		}
-		b->nodes += p->n;
+		b->nodes += cost;
+		for (uint32_t i = 0; i < p->n; i++) key[i] = base[k][i] - blame[k][i];
+		keep_better(p, cx__pack_valley_run(v, key, off), off);
+		for (uint32_t i = 0; i < p->n; i++) {
+			blame[k][i] *= 0.9;
+			if (off[i] + p->size[i] > target) blame[k][i] += 0.125;
+		}
 	}
 	return CX_OK;
 }

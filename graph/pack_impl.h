@@ -35,11 +35,24 @@ typedef struct cx__pack_budget {
 uint64_t cx__pack_now_us(void);
 bool cx__pack_spent(const cx__pack_budget *b);
 
+/* Sorts by key, stable, and returns the array that holds the result, a or tmp. No key is above max_key. */
+typedef struct cx__pack_key {
+	uint64_t key;
+	uint32_t val;
+} cx__pack_key;
+cx__pack_key *cx__pack_sort(cx__pack_key *a, cx__pack_key *tmp, size_t n, uint64_t max_key);
+
 /* Sets p->off and p->peak to the best of several greedy packings; stops early at `target` units. */
 cx_status cx__pack_greedy(cx_arena *scratch, cx__pack_prob *p, int64_t target, cx_err *err);
 /* Reorders and packs greedily again until p->peak <= target or the budget is spent: for problems too large to
  * search. p->off only ever improves. */
 cx_status cx__pack_regreedy(cx_arena *scratch, cx__pack_prob *p, int64_t target, cx__pack_budget *b, cx_err *err);
+
+/* Packing from the ground up (pack_valley.c), in the order of key[n], smallest first, all in (-4, 4). Sets off[n] and
+ * gives the peak. */
+typedef struct cx__pack_valley cx__pack_valley;
+cx_status cx__pack_valley_create(cx_arena *scratch, const cx__pack_prob *p, cx__pack_valley **out, cx_err *err);
+int64_t cx__pack_valley_run(cx__pack_valley *v, const double *key, int64_t *off);
 
 typedef enum cx__pack_found {
 	CX__PACK_UNKNOWN, /* budget or slice spent */

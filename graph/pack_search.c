@@ -33,23 +33,21 @@
 /* Which clique to decide next: the one with the smallest score. */
 typedef enum pick_rule {
 	PICK_CHOICES,       /* fewest choices, then the lowest ground */
-	PICK_LOWEST,        /* lowest ground, then the least slack */
-	PICK_SLACK,         /* least slack, then fewest choices */
 	PICK_SLACK_LOWEST,  /* least slack, then the lowest ground */
 	PICK_SLACK_CHOICES, /* slack times choices */
 	PICK_BLEND,         /* slack times ground times choices */
 } pick_rule;
 
-/* In what order to try its buffers, largest first: W lifetime, A lifetime times size, T busiest moment, Z size. */
-static const char *const orders[] = {"WAT", "TAW", "ZWT"};
+/* In what order to try its buffers, largest first: W lifetime, A lifetime times size, T busiest moment. */
+static const char *const orders[] = {"WAT", "TAW"};
 enum { N_BASES = sizeof orders / sizeof *orders };
 
 static const struct {
 	pick_rule pick;
 	uint8_t order; /* into orders[] */
 } rules[] = {
-	{PICK_CHOICES, 0}, {PICK_SLACK, 0}, {PICK_SLACK_CHOICES, 0}, {PICK_LOWEST, 0},
-	{PICK_CHOICES, 1}, {PICK_SLACK, 1}, {PICK_SLACK_CHOICES, 1}, {PICK_LOWEST, 1},
+	{PICK_CHOICES, 0}, {PICK_SLACK_LOWEST, 0}, {PICK_SLACK_CHOICES, 0}, {PICK_BLEND, 0},
+	{PICK_CHOICES, 1}, {PICK_SLACK_LOWEST, 1}, {PICK_SLACK_CHOICES, 1}, {PICK_BLEND, 1},
 };
 enum { N_RULES = sizeof rules / sizeof *rules };
 
@@ -343,8 +341,6 @@ static double score(const cx__pack_search *s, uint32_t c, int n_start)
 	double choices = n_start + (s->slack[c] > 0);
 	switch (rules[s->rule].pick) {
 	case PICK_CHOICES: return choices * (cap + 1.0) + ground;
-	case PICK_LOWEST: return ground * 16.0 + slack / (cap + 1.0);
-	case PICK_SLACK: return slack * 128.0 + n_start;
 	case PICK_SLACK_LOWEST: return slack * 16.0 + ground / (cap + 1.0);
 	case PICK_SLACK_CHOICES: return (slack + cap / 64.0) * choices;
 	default: return (slack + cap / 32.0) * (ground + cap / 32.0) * choices;
@@ -504,7 +500,7 @@ static void set_keys(cx__pack_search *s)
 	for (uint32_t i = 0; i < s->p->n; i++)
 		if (blame[i] > most) most = blame[i];
 	for (uint32_t i = 0; i < s->p->n; i++) {
-		s->key[i] = base[i] + blame[i] / most;
+		s->key[i] = base[i] + 2.0 * blame[i] / most;
 		blame[i] *= 0.5;
 	}
 }
@@ -553,7 +549,6 @@ static double weigh(const cx__pack_prob *p, uint32_t i, char what)
 	switch (what) {
 	case 'W': return (double)p->width[i];
 	case 'A': return (double)p->width[i] * (double)p->size[i];
-	case 'Z': return (double)p->size[i];
 	default: break;
 	}
 	for (uint32_t c = p->lo[i]; c < p->hi[i]; c++)
