@@ -2,8 +2,9 @@
  *
  * In: items with lifetimes and sizes.   Out: offsets, and what is known about the peak.
  *
- * Time is reduced to cliques (the maximal sets alive at once), sizes to units, and the problem to pieces that no
- * lifetime connects. Greedy packing comes first; pieces above the target are then searched, target by target. */
+ * Time is reduced to cliques (the maximal sets alive at once), sizes to units, and the problem to
+ * pieces that no lifetime connects. Greedy packing comes first; pieces above the target are then
+ * searched, target by target. */
 #include "graph/pack_impl.h"
 
 #include <string.h>
@@ -31,28 +32,32 @@ static cx_status no_memory(cx_err *err)
 static cx_status check_items(const cx_pack_item *items, size_t n, cx_err *err)
 {
 	uint64_t sum = 0;
-	if (n >= UINT32_MAX / 4) return CX_FAIL(err, CX_ERR_ARGUMENT, "pack: %zu items are too many", n);
+	if (n >= UINT32_MAX / 4)
+		return CX_FAIL(err, CX_ERR_ARGUMENT, "pack: %zu items are too many", n);
 	for (size_t i = 0; i < n; i++) {
 		const cx_pack_item *it = &items[i];
 		uint64_t align = it->align ? it->align : 1, padded;
 		if (it->lower >= it->upper || (it->lower < 0 && it->upper > INT64_MAX + it->lower))
-			return CX_FAIL(err, CX_ERR_ARGUMENT, "pack: item %lld lives from %lld to %lld, which is no lifetime",
-				(long long)it->id, (long long)it->lower, (long long)it->upper);
+			return CX_FAIL(err, CX_ERR_ARGUMENT,
+				"pack: item %lld lives from %lld to %lld, which is no lifetime", (long long)it->id,
+				(long long)it->lower, (long long)it->upper);
 		if (align & (align - 1))
-			return CX_FAIL(err, CX_ERR_ARGUMENT, "pack: item %lld has alignment %llu, which is not a power of two",
+			return CX_FAIL(err, CX_ERR_ARGUMENT,
+				"pack: item %lld has alignment %llu, which is not a power of two",
 				(long long)it->id, (unsigned long long)align);
-		if (it->size >= SIZE_LIMIT || align >= SIZE_LIMIT || !cx_add_u64(it->size, align - 1, &padded) ||
-			!cx_add_u64(sum, padded, &sum) || sum >= SIZE_LIMIT)
-			return CX_FAIL(err, CX_ERR_ARGUMENT, "pack: with item %lld the sizes sum to more than 2^61 bytes",
-				(long long)it->id);
+		if (it->size >= SIZE_LIMIT || align >= SIZE_LIMIT ||
+			!cx_add_u64(it->size, align - 1, &padded) || !cx_add_u64(sum, padded, &sum) ||
+			sum >= SIZE_LIMIT)
+			return CX_FAIL(err, CX_ERR_ARGUMENT,
+				"pack: with item %lld the sizes sum to more than 2^61 bytes", (long long)it->id);
 	}
 	return CX_OK;
 }
 
-/* ---- the reduced problem -------------------------------------------------------------------------------- */
+/* ---- the reduced problem ---- */
 
-/* Least significant byte first: small times cost one or two passes, where qsort was half of the run time of a
- * 10,000-item problem. */
+/* Least significant byte first: small times cost one or two passes, where qsort was half of the run
+ * time of a 10,000-item problem. */
 cx__pack_key *cx__pack_sort(cx__pack_key *a, cx__pack_key *tmp, size_t n, uint64_t max_key)
 {
 	for (unsigned shift = 0; shift < 64 && max_key >> shift; shift += 8) {
@@ -101,7 +106,8 @@ static uint64_t find_unit(const cx_pack_item *items, size_t n, uint64_t least)
 	for (size_t i = 0; i < n; i++)
 		if (items[i].size) unit = gcd(round_size(&items[i], least), unit);
 	for (size_t i = 0; i < n; i++)
-		if (items[i].size && items[i].align > 1 && unit % items[i].align) unit = gcd(items[i].align, unit);
+		if (items[i].size && items[i].align > 1 && unit % items[i].align)
+			unit = gcd(items[i].align, unit);
 	return unit ? unit : 1;
 }
 
@@ -117,13 +123,14 @@ static cx_status prob_alloc(cx_arena *ar, size_t n, cx__pack_prob *p, cx_err *er
 	p->first = cx_arena_array(ar, n + 1, sizeof *p->first); /* no more cliques than items */
 	p->load = cx_arena_array(ar, n, sizeof *p->load);
 	p->off = cx_arena_array(ar, n, sizeof *p->off);
-	if (!p->size || !p->align || !p->width || !p->lo || !p->hi || !p->item || !p->by_end || !p->first ||
-		!p->load || !p->off)
+	if (!p->size || !p->align || !p->width || !p->lo || !p->hi || !p->item || !p->by_end ||
+		!p->first || !p->load || !p->off)
 		return no_memory(err);
 	return CX_OK;
 }
 
-/* Walks births and deaths in order of time, deaths first: a clique is complete when a death follows a birth. */
+/* Walks births and deaths in order of time, deaths first: a clique is complete when a death follows
+ * a birth. */
 static void find_cliques(const cx_pack_item *items, cx__pack_prob *p)
 {
 	uint32_t born = 0, died = 0;
@@ -150,7 +157,8 @@ static void find_cliques(const cx_pack_item *items, cx__pack_prob *p)
 	p->first[p->n_cliques] = p->n;
 }
 
-static cx_status prob_build(cx_arena *ar, const cx_pack_item *items, size_t n, cx__pack_prob *p, cx_err *err)
+static cx_status prob_build(
+	cx_arena *ar, const cx_pack_item *items, size_t n, cx__pack_prob *p, cx_err *err)
 {
 	uint64_t least = least_align(items, n), max_lo = 0, max_hi = 0;
 	int64_t min_lo = INT64_MAX, min_hi = INT64_MAX;
@@ -196,17 +204,18 @@ static cx_status prob_build(cx_arena *ar, const cx_pack_item *items, size_t n, c
 	return CX_OK;
 }
 
-/* ---- pieces: stretches of time that no lifetime connects ------------------------------------------------- */
+/* ---- pieces: stretches of time that no lifetime connects ---- */
 
 typedef struct piece {
-	cx__pack_prob p;        /* arrays of the whole problem, shifted; own clique numbers */
+	cx__pack_prob p;         /* arrays of the whole problem, shifted; own clique numbers */
 	cx__pack_search *search; /* NULL until needed */
-	bool proven;            /* no packing below p.peak */
+	bool proven;             /* no packing below p.peak */
 } piece;
 
-/* The piece of items [i0, i1), which fill cliques [c0, c1) and no other. Numbers inside start from 0. */
-static cx_status piece_build(cx_arena *ar, const cx__pack_prob *p, uint32_t i0, uint32_t i1, uint32_t c0,
-	uint32_t c1, piece *out, cx_err *err)
+/* The piece of items [i0, i1), which fill cliques [c0, c1) and no other. Numbers inside start from
+ * 0. */
+static cx_status piece_build(cx_arena *ar, const cx__pack_prob *p, uint32_t i0, uint32_t i1,
+	uint32_t c0, uint32_t c1, piece *out, cx_err *err)
 {
 	cx__pack_prob *q = &out->p;
 	*q = *p;
@@ -223,7 +232,8 @@ static cx_status piece_build(cx_arena *ar, const cx__pack_prob *p, uint32_t i0, 
 		if (q->load[c] > q->bound) q->bound = q->load[c];
 	for (uint32_t i = 0; i < q->n; i++)
 		if (q->off[i] + q->size[i] > q->peak) q->peak = q->off[i] + q->size[i];
-	/* cut at clique boundaries, items die inside their piece: by_end of the whole is in order of pieces too */
+	/* cut at clique boundaries, items die inside their piece: by_end of the whole is in order of
+	 * pieces too */
 	q->by_end = cx_arena_array(ar, q->n, sizeof *q->by_end);
 	q->lo = cx_arena_array(ar, q->n, sizeof *q->lo);
 	q->hi = cx_arena_array(ar, q->n, sizeof *q->hi);
@@ -239,7 +249,8 @@ static cx_status piece_build(cx_arena *ar, const cx__pack_prob *p, uint32_t i0, 
 }
 
 /* Pieces whose peak is above the largest of all bounds: the others can stay as they are. */
-static cx_status find_pieces(cx_arena *ar, const cx__pack_prob *p, piece **out, uint32_t *n_out, cx_err *err)
+static cx_status find_pieces(
+	cx_arena *ar, const cx__pack_prob *p, piece **out, uint32_t *n_out, cx_err *err)
 {
 	uint32_t n = 0, n_max = 0, start = 0, reach = 0;
 	piece *pieces;
@@ -260,7 +271,8 @@ static cx_status find_pieces(cx_arena *ar, const cx__pack_prob *p, piece **out, 
 		if (reach != c + 1) continue;
 		for (uint32_t i = i0; i < i1; i++)
 			if (p->off[i] + p->size[i] > peak) peak = p->off[i] + p->size[i];
-		if (peak > p->bound && (st = piece_build(ar, p, i0, i1, start, c + 1, &pieces[n++], err)) != CX_OK)
+		if (peak > p->bound &&
+			(st = piece_build(ar, p, i0, i1, start, c + 1, &pieces[n++], err)) != CX_OK)
 			return st;
 		start = c + 1;
 	}
@@ -269,11 +281,11 @@ static cx_status find_pieces(cx_arena *ar, const cx__pack_prob *p, piece **out, 
 	return CX_OK;
 }
 
-/* ---- lowering the peak ----------------------------------------------------------------------------------- */
+/* ---- lowering the peak ---- */
 
 /* One attempt to bring a piece to `target`. */
-static cx_status try_piece(cx_arena *ar, piece *pc, int64_t target, uint64_t slice, cx__pack_budget *b,
-	cx__pack_found *found, cx_err *err)
+static cx_status try_piece(cx_arena *ar, piece *pc, int64_t target, uint64_t slice,
+	cx__pack_budget *b, cx__pack_found *found, cx_err *err)
 {
 	cx_status st;
 	*found = CX__PACK_UNKNOWN;
@@ -285,7 +297,8 @@ static cx_status try_piece(cx_arena *ar, piece *pc, int64_t target, uint64_t sli
 		if (pc->p.peak <= target) *found = CX__PACK_YES;
 		return st;
 	}
-	if (!pc->search && (st = cx__pack_search_create(ar, &pc->p, &pc->search, err)) != CX_OK) return st;
+	if (!pc->search && (st = cx__pack_search_create(ar, &pc->p, &pc->search, err)) != CX_OK)
+		return st;
 	*found = cx__pack_search_run(pc->search, target, slice, b);
 	return CX_OK;
 }
@@ -297,20 +310,23 @@ typedef struct lowering {
 	uint64_t *best_us; /* when the last improvement of the whole came */
 } lowering;
 
-/* Brings one piece down to l->stop, or as far as the budget goes. In each round the floor, below which no packing is
- * known to exist, is tried first and gets most of the effort; then a packing in the middle between what was missed
- * and the peak, again and again until the two are close. Rounds double their effort. */
+/* Brings one piece down to l->stop, or as far as the budget goes. In each round the floor, below
+ * which no packing is known to exist, is tried first and gets most of the effort; then a packing in
+ * the middle between what was missed and the peak, again and again until the two are close. Rounds
+ * double their effort. */
 static cx_status lower_piece(const lowering *l, piece *pc, cx_err *err)
 {
 	int64_t floor = pc->p.bound > l->stop ? pc->p.bound : l->stop;
 	unsigned round = 0;
 	while (pc->p.peak > floor && !cx__pack_spent(l->budget)) {
 		uint64_t slice = (uint64_t)pc->p.n * 16 << (round < 32 ? round : 32);
-		int64_t target = floor, missed = floor - 1, close = round < 10 ? pc->p.peak >> (6 + round) : 0;
+		int64_t target = floor, missed = floor - 1,
+				close = round < 10 ? pc->p.peak >> (6 + round) : 0;
 		while (pc->p.peak > floor && pc->p.peak - missed > 1 && !cx__pack_spent(l->budget)) {
 			int64_t before = pc->p.peak;
 			cx__pack_found found;
-			cx_status st = try_piece(l->ar, pc, target, target == floor ? slice : slice / 16, l->budget, &found, err);
+			cx_status st = try_piece(
+				l->ar, pc, target, target == floor ? slice : slice / 16, l->budget, &found, err);
 			if (st != CX_OK) return st;
 			if (pc->p.peak < before) *l->best_us = cx__pack_now_us() - l->budget->start_us;
 			if (found == CX__PACK_NO) floor = target + 1;
@@ -324,10 +340,10 @@ static cx_status lower_piece(const lowering *l, piece *pc, cx_err *err)
 	return CX_OK;
 }
 
-/* Pieces are lowered one after the other; a piece that could not be brought below some peak sets how far the
- * others need to go. */
-static cx_status lower_all(cx_arena *ar, cx__pack_prob *p, int64_t stop, cx__pack_budget *b, cx_pack_result *res,
-	bool *exact, cx_err *err)
+/* Pieces are lowered one after the other; a piece that could not be brought below some peak sets
+ * how far the others need to go. */
+static cx_status lower_all(cx_arena *ar, cx__pack_prob *p, int64_t stop, cx__pack_budget *b,
+	cx_pack_result *res, bool *exact, cx_err *err)
 {
 	lowering l = {ar, b, stop, &res->best_us};
 	int64_t proven = 0;
@@ -360,8 +376,8 @@ static uint64_t byte_bound(const cx__pack_prob *p, const cx_pack_item *items, bo
 	return (uint64_t)p->bound * (uint64_t)p->unit - pad;
 }
 
-static void finish(const cx__pack_prob *p, cx_pack_item *items, size_t n, const cx_pack_opts *o, bool exact,
-	cx_pack_result *res)
+static void finish(const cx__pack_prob *p, cx_pack_item *items, size_t n, const cx_pack_opts *o,
+	bool exact, cx_pack_result *res)
 {
 	bool padded;
 	res->bound = byte_bound(p, items, &padded);
@@ -381,7 +397,8 @@ cx_status cx_pack(const cx_alloc *alloc, cx_pack_item *items, size_t n, const cx
 {
 	static const cx_pack_opts none;
 	cx_pack_result res = {.fits = true};
-	cx__pack_budget b = {.start_us = cx__pack_now_us(), .max_nodes = UINT64_MAX, .end_us = UINT64_MAX};
+	cx__pack_budget b = {
+		.start_us = cx__pack_now_us(), .max_nodes = UINT64_MAX, .end_us = UINT64_MAX};
 	cx__pack_prob p;
 	cx_arena ar;
 	bool exact = false;
@@ -394,15 +411,17 @@ cx_status cx_pack(const cx_alloc *alloc, cx_pack_item *items, size_t n, const cx
 	if ((st = prob_build(&ar, items, n, &p, err)) != CX_OK) goto done;
 	stop = p.bound;
 	if (opts->capacity && opts->capacity / (uint64_t)p.unit > (uint64_t)stop)
-		stop = opts->capacity / (uint64_t)p.unit > SIZE_LIMIT ? (int64_t)SIZE_LIMIT
-			: (int64_t)(opts->capacity / (uint64_t)p.unit);
+		stop = opts->capacity / (uint64_t)p.unit > SIZE_LIMIT
+				   ? (int64_t)SIZE_LIMIT
+				   : (int64_t)(opts->capacity / (uint64_t)p.unit);
 	if ((st = cx__pack_greedy(&ar, &p, stop, err)) != CX_OK) goto done;
 	res.best_us = cx__pack_now_us() - b.start_us;
 	if (opts->max_nodes || opts->budget_us) {
 		if (opts->max_nodes) b.max_nodes = opts->max_nodes;
 		if (opts->budget_us && opts->budget_us < UINT64_MAX - b.start_us)
 			b.end_us = b.start_us + opts->budget_us;
-		if (p.peak > stop && (st = lower_all(&ar, &p, stop, &b, &res, &exact, err)) != CX_OK) goto done;
+		if (p.peak > stop && (st = lower_all(&ar, &p, stop, &b, &res, &exact, err)) != CX_OK)
+			goto done;
 	}
 	res.n_nodes = b.nodes;
 	finish(&p, items, n, opts, exact, &res);

@@ -2,9 +2,9 @@
  *
  * In: items with offsets.   Out: yes, or the two that collide.
  *
- * A sweep over time. The buffers alive at the moment hang in a treap ordered by offset; one that is born is compared
- * with its neighbour below and its neighbour above only: as those alive before it do not overlap each other, if it
- * touches any of them it touches one of these two. */
+ * A sweep over time. The buffers alive at the moment hang in a treap ordered by offset; one that is
+ * born is compared with its neighbour below and its neighbour above only: as those alive before it
+ * do not overlap each other, if it touches any of them it touches one of these two. */
 #include "graph/pack.h"
 
 #include <stdlib.h>
@@ -36,7 +36,8 @@ static int event_cmp(const void *a, const void *b)
 	return x->item < y->item ? -1 : x->item > y->item;
 }
 
-/* Order in the tree; live buffers that do not collide have different offsets, equal ones are caught on insertion. */
+/* Order in the tree; live buffers that do not collide have different offsets, equal ones are caught
+ * on insertion. */
 static bool below(const sweep *s, uint32_t i, uint32_t j)
 {
 	uint64_t x = s->items[i].offset, y = s->items[j].offset;
@@ -112,26 +113,31 @@ static cx_status check_bounds(const cx_pack_item *it, uint64_t peak, cx_err *err
 {
 	uint64_t end;
 	if (it->lower >= it->upper)
-		return CX_FAIL(err, CX_ERR_ARGUMENT, "pack: item %lld lives from %lld to %lld, which is no lifetime",
-			(long long)it->id, (long long)it->lower, (long long)it->upper);
+		return CX_FAIL(err, CX_ERR_ARGUMENT,
+			"pack: item %lld lives from %lld to %lld, which is no lifetime", (long long)it->id,
+			(long long)it->lower, (long long)it->upper);
 	if (!cx_add_u64(it->offset, it->size, &end) || end > peak)
-		return CX_FAIL(err, CX_ERR_ARGUMENT, "pack: item %lld at offset %llu with %llu bytes ends above the peak of %llu",
+		return CX_FAIL(err, CX_ERR_ARGUMENT,
+			"pack: item %lld at offset %llu with %llu bytes ends above the peak of %llu",
 			(long long)it->id, (unsigned long long)it->offset, (unsigned long long)it->size,
 			(unsigned long long)peak);
 	if (it->align && it->offset % it->align)
-		return CX_FAIL(err, CX_ERR_ARGUMENT, "pack: item %lld at offset %llu is not aligned to %llu", (long long)it->id,
+		return CX_FAIL(err, CX_ERR_ARGUMENT,
+			"pack: item %lld at offset %llu is not aligned to %llu", (long long)it->id,
 			(unsigned long long)it->offset, (unsigned long long)it->align);
 	return CX_OK;
 }
 
-cx_status cx_pack_check(const cx_alloc *alloc, const cx_pack_item *items, size_t n, uint64_t peak, cx_err *err)
+cx_status cx_pack_check(
+	const cx_alloc *alloc, const cx_pack_item *items, size_t n, uint64_t peak, cx_err *err)
 {
 	sweep s = {.items = items, .root = NIL};
 	event *events = NULL;
 	size_t n_events = 0;
 	uint32_t random = 1;
 	cx_status st = CX_OK;
-	if (n >= UINT32_MAX / 4) return CX_FAIL(err, CX_ERR_ARGUMENT, "pack: %zu items are too many", n);
+	if (n >= UINT32_MAX / 4)
+		return CX_FAIL(err, CX_ERR_ARGUMENT, "pack: %zu items are too many", n);
 	s.nodes = cx_calloc(alloc, n + 1, sizeof *s.nodes);
 	events = cx_calloc(alloc, 2 * n + 1, sizeof *events);
 	if (!s.nodes || !events) {
@@ -155,7 +161,8 @@ cx_status cx_pack_check(const cx_alloc *alloc, const cx_pack_item *items, size_t
 		}
 		if ((other = collision(&s, i)) != NIL) {
 			st = CX_FAIL(err, CX_ERR_ARGUMENT,
-				"pack: items %lld (offset %llu, %llu bytes) and %lld (offset %llu, %llu bytes) are alive at once and overlap",
+				"pack: items %lld (offset %llu, %llu bytes) and %lld (offset %llu, %llu bytes) are "
+				"alive at once and overlap",
 				(long long)items[other].id, (unsigned long long)items[other].offset,
 				(unsigned long long)items[other].size, (long long)items[i].id,
 				(unsigned long long)items[i].offset, (unsigned long long)items[i].size);

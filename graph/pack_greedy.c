@@ -2,9 +2,10 @@
  *
  * In: the reduced problem.   Out: p->off, p->peak: the best of several packings.
  *
- * By time: buffers in order of birth, each into the tightest hole that is free at that moment, O(n * holes): perfect
- * for most chains. From the ground up (pack_valley.c) with several orders. By size, each into the lowest hole that is
- * free for its whole life, was tried as well: it never won against these two and took longer. */
+ * By time: buffers in order of birth, each into the tightest hole that is free at that moment, O(n
+ * * holes): perfect for most chains. From the ground up (pack_valley.c) with several orders. By
+ * size, each into the lowest hole that is free for its whole life, was tried as well: it never won
+ * against these two and took longer. */
 #include "graph/pack_impl.h"
 
 #include <string.h>
@@ -12,10 +13,11 @@
 #define HUGE_HOLE (INT64_MAX / 2) /* above any sum of sizes that cx_pack() lets in */
 /* Items up to which every order is tried; above, the one that wins most often. */
 #define ALL_ORDERS_MAX 3000u
-/* Pairs of overlapping buffers for each buffer, up to which packing from the ground up is affordable. */
+/* Pairs of overlapping buffers for each buffer, up to which packing from the ground up is
+ * affordable. */
 #define PAIRS_EACH_MAX 512u
 
-/* ---- by time ----------------------------------------------------------------------------------------------- */
+/* ---- by time ---- */
 
 typedef struct holes {
 	int64_t *start, *len; /* [n], ascending, none adjacent; the last is endless */
@@ -106,12 +108,12 @@ static int64_t pack_by_time(const cx__pack_prob *p, holes *h, int64_t *off)
 	return peak;
 }
 
-/* ---- from the ground up ------------------------------------------------------------------------------------ */
+/* ---- from the ground up ---- */
 
 typedef enum order_kind { BY_LOAD, BY_AREA, BY_WIDTH, BY_SIZE, N_ORDERS } order_kind;
 
-/* Smallest key first, all in [-1, 0]. Load: the most bytes alive at once during the life, so that the busiest moments
- * are packed while all is still empty, with some weight for size. */
+/* Smallest key first, all in [-1, 0]. Load: the most bytes alive at once during the life, so that
+ * the busiest moments are packed while all is still empty, with some weight for size. */
 static void set_keys(const cx__pack_prob *p, order_kind kind, double *key)
 {
 	double least = 0.0;
@@ -119,9 +121,15 @@ static void set_keys(const cx__pack_prob *p, order_kind kind, double *key)
 		double size = (double)p->size[i], width = (double)p->width[i];
 		int64_t load = 0;
 		switch (kind) {
-		case BY_SIZE: key[i] = -size; break;
-		case BY_AREA: key[i] = -size * width; break;
-		case BY_WIDTH: key[i] = -width; break;
+		case BY_SIZE:
+			key[i] = -size;
+			break;
+		case BY_AREA:
+			key[i] = -size * width;
+			break;
+		case BY_WIDTH:
+			key[i] = -width;
+			break;
 		default:
 			for (uint32_t c = p->lo[i]; c < p->hi[i]; c++)
 				if (p->load[c] > load) load = p->load[c];
@@ -173,11 +181,13 @@ cx_status cx__pack_greedy(cx_arena *ar, cx__pack_prob *p, int64_t target, cx_err
 	return CX_OK;
 }
 
-/* Squeaky wheel (Joslin and Clements, JAIR 10, 1999): after each packing the buffers that stick out above the target
- * move forward in the order, the more the more often they did. */
-cx_status cx__pack_regreedy(cx_arena *ar, cx__pack_prob *p, int64_t target, cx__pack_budget *b, cx_err *err)
+/* Squeaky wheel (Joslin and Clements, JAIR 10, 1999): after each packing the buffers that stick out
+ * above the target move forward in the order, the more the more often they did. */
+cx_status cx__pack_regreedy(
+	cx_arena *ar, cx__pack_prob *p, int64_t target, cx__pack_budget *b, cx_err *err)
 {
-	/* a round takes time for each clique of each buffer, and a search step of the same cost is one node */
+	/* a round takes time for each clique of each buffer, and a search step of the same cost is one
+	 * node */
 	uint64_t cost = p->n / 4 + count_spans(p) / 64 + 1;
 	double *base[N_ORDERS], *blame[N_ORDERS], *key;
 	cx__pack_valley *v;

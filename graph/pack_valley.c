@@ -2,13 +2,15 @@
  *
  * In: the reduced problem and a key per buffer.   Out: offsets and their peak.
  *
- * Over time, what was packed so far has a skyline: a height per clique. A run of cliques of equal height between
- * higher ones is a valley. Of the buffers that lie in it, the one with the smallest key is put on its ground, then
- * the next that still finds room beside it, and so on; what stays empty is lost, and rises to the lower wall. This is
- * the skyline rule of strip packing with time as the width. What happens in a valley depends on nothing outside, so
- * valleys are filled in the order in which a walk along the skyline, always downhill, meets them.
+ * Over time, what was packed so far has a skyline: a height per clique. A run of cliques of equal
+ * height between higher ones is a valley. Of the buffers that lie in it, the one with the smallest
+ * key is put on its ground, then the next that still finds room beside it, and so on; what stays
+ * empty is lost, and rises to the lower wall. This is the skyline rule of strip packing with time
+ * as the width. What happens in a valley depends on nothing outside, so valleys are filled in the
+ * order in which a walk along the skyline, always downhill, meets them.
  *
- * It leaves far less unused than packing by size does, in time that is near linear where lives are short. */
+ * It leaves far less unused than packing by size does, in time that is near linear where lives are
+ * short. */
 #include "graph/pack_impl.h"
 
 #include <stdlib.h>
@@ -21,13 +23,15 @@ struct cx__pack_valley {
 	int64_t *height;             /* [n_cliques] */
 	uint32_t *n_open, *members;  /* [n_cliques] buffers still to pack; at the start */
 	uint32_t *end_of, *start_of; /* [n_cliques] of the run that begins, that ends here */
-	uint32_t *next_open;         /* [n + 1] the first open buffer from i on, found through others (path halving) */
-	uint32_t *order, *rank;      /* [n] by key, and its inverse */
-	uint32_t *cands;             /* [n] ranks */
-	cx__pack_key *keys, *tmp;    /* [n] */
+	uint32_t *next_open;      /* [n + 1] the first open buffer from i on, found through others (path
+								 halving) */
+	uint32_t *order, *rank;   /* [n] by key, and its inverse */
+	uint32_t *cands;          /* [n] ranks */
+	cx__pack_key *keys, *tmp; /* [n] */
 };
 
-cx_status cx__pack_valley_create(cx_arena *ar, const cx__pack_prob *p, cx__pack_valley **out, cx_err *err)
+cx_status cx__pack_valley_create(
+	cx_arena *ar, const cx__pack_prob *p, cx__pack_valley **out, cx_err *err)
 {
 	cx__pack_valley *v = cx_arena_alloc(ar, sizeof *v);
 	size_t nc = (size_t)p->n_cliques + 1;
@@ -35,16 +39,16 @@ cx_status cx__pack_valley_create(cx_arena *ar, const cx__pack_prob *p, cx__pack_
 	if (!v) goto no_memory;
 	v->p = p;
 	ok = (v->height = cx_arena_array(ar, nc, sizeof *v->height)) &&
-		(v->n_open = cx_arena_array(ar, nc, sizeof *v->n_open)) &&
-		(v->members = cx_arena_array(ar, nc, sizeof *v->members)) &&
-		(v->end_of = cx_arena_array(ar, nc, sizeof *v->end_of)) &&
-		(v->start_of = cx_arena_array(ar, nc, sizeof *v->start_of)) &&
-		(v->next_open = cx_arena_array(ar, (size_t)p->n + 1, sizeof *v->next_open)) &&
-		(v->order = cx_arena_array(ar, p->n, sizeof *v->order)) &&
-		(v->rank = cx_arena_array(ar, p->n, sizeof *v->rank)) &&
-		(v->cands = cx_arena_array(ar, p->n, sizeof *v->cands)) &&
-		(v->keys = cx_arena_array(ar, p->n, sizeof *v->keys)) &&
-		(v->tmp = cx_arena_array(ar, p->n, sizeof *v->tmp));
+		 (v->n_open = cx_arena_array(ar, nc, sizeof *v->n_open)) &&
+		 (v->members = cx_arena_array(ar, nc, sizeof *v->members)) &&
+		 (v->end_of = cx_arena_array(ar, nc, sizeof *v->end_of)) &&
+		 (v->start_of = cx_arena_array(ar, nc, sizeof *v->start_of)) &&
+		 (v->next_open = cx_arena_array(ar, (size_t)p->n + 1, sizeof *v->next_open)) &&
+		 (v->order = cx_arena_array(ar, p->n, sizeof *v->order)) &&
+		 (v->rank = cx_arena_array(ar, p->n, sizeof *v->rank)) &&
+		 (v->cands = cx_arena_array(ar, p->n, sizeof *v->cands)) &&
+		 (v->keys = cx_arena_array(ar, p->n, sizeof *v->keys)) &&
+		 (v->tmp = cx_arena_array(ar, p->n, sizeof *v->tmp));
 	if (!ok) goto no_memory;
 	for (uint32_t i = 0; i < p->n; i++)
 		for (uint32_t c = p->lo[i]; c < p->hi[i]; c++) v->members[c]++;
@@ -54,15 +58,16 @@ no_memory:
 	return CX_FAIL(err, CX_ERR_MEMORY, "pack: no memory for scratch");
 }
 
-/* ---- runs -------------------------------------------------------------------------------------------------- */
+/* ---- runs ---- */
 
 static int64_t height_at(const cx__pack_valley *v, uint32_t c)
 {
 	return c < v->p->n_cliques ? v->height[c] : WALL; /* c - 1 with c == 0 wraps: outside as well */
 }
 
-/* What is still at `height` in [a, z) can hold no buffer: it rises to the lower of its walls. Then [a, z), which was
- * one run, becomes runs of equal height, and the outer ones join equal neighbours. Gives the start of the first. */
+/* What is still at `height` in [a, z) can hold no buffer: it rises to the lower of its walls. Then
+ * [a, z), which was one run, becomes runs of equal height, and the outer ones join equal
+ * neighbours. Gives the start of the first. */
 static uint32_t remake_runs(cx__pack_valley *v, uint32_t a, uint32_t z, int64_t height)
 {
 	uint32_t first;
@@ -86,7 +91,7 @@ static uint32_t remake_runs(cx__pack_valley *v, uint32_t a, uint32_t z, int64_t 
 	return first;
 }
 
-/* ---- filling a valley -------------------------------------------------------------------------------------- */
+/* ---- filling a valley ---- */
 
 static uint32_t find_open(cx__pack_valley *v, uint32_t i)
 {

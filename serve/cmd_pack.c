@@ -1,5 +1,5 @@
-/* cmd_pack.c - cortex pack: packs the buffers of a CSV file (id,lower,upper,size) into as few bytes as possible, or
- * into a given number of bytes, and says how good the packing is. */
+/* cmd_pack.c - cortex pack: packs the buffers of a CSV file (id,lower,upper,size) into as few bytes
+ * as possible, or into a given number of bytes, and says how good the packing is. */
 #include "graph/pack.h"
 #include "models/files/csv.h"
 #include "models/files/out.h"
@@ -22,15 +22,19 @@ enum { COL_ID, COL_LOWER, COL_UPPER, COL_SIZE, N_COLS };
 
 static void print_help(void)
 {
-	printf("usage: cortex pack FILE.csv [--capacity N] [--budget MS] [--nodes N] [-o OUT.csv] [--json]\n"
+	printf(
+		"usage: cortex pack FILE.csv [--capacity N] [--budget MS] [--nodes N] [-o OUT.csv] "
+		"[--json]\n"
 		"\n"
-		"FILE.csv has the columns id,lower,upper,size: a buffer of `size` bytes is alive at lower <= t < upper.\n"
+		"FILE.csv has the columns id,lower,upper,size: a buffer of `size` bytes is alive at lower "
+		"<= t < upper.\n"
 		"Gives every buffer an offset so that no two that are alive at once share a byte.\n"
 		"\n"
 		"  --capacity N  stop at the first packing into N bytes; exit code 1 if none was found\n"
 		"                (default: minimise the highest byte used)\n"
 		"  --budget MS   time to search, in milliseconds (default 5000; 0: greedy packing only)\n"
-		"  --nodes N     search at most N steps; with --budget 0 the result does not depend on the machine\n"
+		"  --nodes N     search at most N steps; with --budget 0 the result does not depend on the "
+		"machine\n"
 		"  -o OUT.csv    write the buffers with a further column, offset\n"
 		"  --json        print the figures as one JSON object\n");
 }
@@ -50,9 +54,9 @@ static int parse_args(int argc, char **argv, pack_args *a)
 	for (int i = 1; i < argc; i++) {
 		const char *arg = argv[i];
 		uint64_t *number = !strcmp(arg, "--capacity") ? &a->capacity
-			: !strcmp(arg, "--budget")            ? &a->budget_ms
-			: !strcmp(arg, "--nodes")             ? &a->nodes
-							      : NULL;
+						   : !strcmp(arg, "--budget") ? &a->budget_ms
+						   : !strcmp(arg, "--nodes")  ? &a->nodes
+													  : NULL;
 		if (!strcmp(arg, "--help") || !strcmp(arg, "-h")) {
 			a->help = true;
 			return 0;
@@ -62,14 +66,17 @@ static int parse_args(int argc, char **argv, pack_args *a)
 			i++;
 			if (!number) a->out = argv[i];
 			else if (!parse_u64(argv[i], number) || *number > UINT64_MAX / 1000)
-				return cx__cmd_usage("pack", "%s is '%.40s', which is not a number that makes sense", arg, argv[i]);
-			if (number == &a->capacity && !*number) return cx__cmd_usage("pack", "--capacity must be above 0");
+				return cx__cmd_usage(
+					"pack", "%s is '%.40s', which is not a number that makes sense", arg, argv[i]);
+			if (number == &a->capacity && !*number)
+				return cx__cmd_usage("pack", "--capacity must be above 0");
 		} else if (!strcmp(arg, "--json")) {
 			a->json = true;
 		} else if (arg[0] == '-' && arg[1]) {
 			return cx__cmd_usage("pack", "there is no option '%.40s'", arg);
 		} else if (a->in) {
-			return cx__cmd_usage("pack", "one file at a time: '%.60s' and '%.60s' given", a->in, arg);
+			return cx__cmd_usage(
+				"pack", "one file at a time: '%.60s' and '%.60s' given", a->in, arg);
 		} else {
 			a->in = arg;
 		}
@@ -79,18 +86,22 @@ static int parse_args(int argc, char **argv, pack_args *a)
 
 static cx_status read_items(const char *path, cx_pack_item **out, size_t *n_out, cx_err *err)
 {
-	cx_csv_col cols[N_COLS] = {{"id", CX_CSV_I64}, {"lower", CX_CSV_I64}, {"upper", CX_CSV_I64}, {"size", CX_CSV_I64}};
+	cx_csv_col cols[N_COLS] = {
+		{"id", CX_CSV_I64}, {"lower", CX_CSV_I64}, {"upper", CX_CSV_I64}, {"size", CX_CSV_I64}};
 	cx_pack_item *items = NULL;
 	size_t n = 0;
 	cx_status st;
 	if ((st = cx_csv_read(NULL, path, cols, N_COLS, &n, err)) != CX_OK) return st;
-	if (!(items = cx_calloc(NULL, n, sizeof *items))) st = CX_FAIL(err, CX_ERR_MEMORY, "%s: no memory for %zu rows", path, n);
+	if (!(items = cx_calloc(NULL, n, sizeof *items)))
+		st = CX_FAIL(err, CX_ERR_MEMORY, "%s: no memory for %zu rows", path, n);
 	for (size_t i = 0; st == CX_OK && i < n; i++) {
 		if (cols[COL_SIZE].i64[i] < 0)
-			st = CX_FAIL(err, CX_ERR_FORMAT, "%s: buffer %" PRId64 " has size %" PRId64, path, cols[COL_ID].i64[i],
-				cols[COL_SIZE].i64[i]);
-		items[i] = (cx_pack_item){.id = cols[COL_ID].i64[i], .lower = cols[COL_LOWER].i64[i],
-			.upper = cols[COL_UPPER].i64[i], .size = (uint64_t)cols[COL_SIZE].i64[i]};
+			st = CX_FAIL(err, CX_ERR_FORMAT, "%s: buffer %" PRId64 " has size %" PRId64, path,
+				cols[COL_ID].i64[i], cols[COL_SIZE].i64[i]);
+		items[i] = (cx_pack_item){.id = cols[COL_ID].i64[i],
+			.lower = cols[COL_LOWER].i64[i],
+			.upper = cols[COL_UPPER].i64[i],
+			.size = (uint64_t)cols[COL_SIZE].i64[i]};
 	}
 	cx_csv_free(NULL, cols, N_COLS, n);
 	if (st != CX_OK) {
@@ -111,8 +122,9 @@ static cx_status write_items(const char *path, const cx_pack_item *items, size_t
 	if ((st = cx_file_out_open(NULL, path, &o, err)) != CX_OK) return st;
 	st = cx_file_out_write(o, header, sizeof header - 1, err);
 	for (size_t i = 0; st == CX_OK && i < n; i++) {
-		int len = snprintf(line, sizeof line, "%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRIu64 ",%" PRIu64 "\n",
-			items[i].id, items[i].lower, items[i].upper, items[i].size, items[i].offset);
+		int len = snprintf(line, sizeof line,
+			"%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRIu64 ",%" PRIu64 "\n", items[i].id,
+			items[i].lower, items[i].upper, items[i].size, items[i].offset);
 		st = cx_file_out_write(o, line, (size_t)len, err);
 	}
 	if (st == CX_OK) return cx_file_out_commit(o, err);
@@ -125,21 +137,24 @@ static void print_result(const pack_args *a, size_t n, const cx_pack_result *r, 
 	double ratio = r->bound ? (double)r->peak / (double)r->bound : 1.0;
 	if (a->json) {
 		printf("{\"buffers\": %zu, \"peak\": %" PRIu64 ", \"bound\": %" PRIu64
-			", \"ratio\": %.6f, \"capacity\": %" PRIu64 ", \"fits\": %s, \"optimal\": %s, \"impossible\": %s"
-			", \"ms\": %.3f, \"best_ms\": %.3f, \"steps\": %" PRIu64 "}\n",
-			n, r->peak, r->bound, ratio, a->capacity, r->fits ? "true" : "false", r->optimal ? "true" : "false",
-			r->impossible ? "true" : "false", ms, (double)r->best_us / 1e3, r->n_nodes);
+			   ", \"ratio\": %.6f, \"capacity\": %" PRIu64
+			   ", \"fits\": %s, \"optimal\": %s, \"impossible\": %s"
+			   ", \"ms\": %.3f, \"best_ms\": %.3f, \"steps\": %" PRIu64 "}\n",
+			n, r->peak, r->bound, ratio, a->capacity, r->fits ? "true" : "false",
+			r->optimal ? "true" : "false", r->impossible ? "true" : "false", ms,
+			(double)r->best_us / 1e3, r->n_nodes);
 		return;
 	}
 	printf("buffers         %zu\n"
-		"peak            %" PRIu64 "\n"
-		"liveness bound  %" PRIu64 "\n"
-		"ratio           %.4f\n"
-		"optimal         %s\n"
-		"time            %.1f ms, best packing after %.1f ms, %" PRIu64 " search steps\n",
-		n, r->peak, r->bound, ratio, r->optimal ? "yes, proven" : "not proven", ms, (double)r->best_us / 1e3,
-		r->n_nodes);
-	if (a->capacity) printf("capacity        %" PRIu64 ": %s\n", a->capacity, r->fits ? "fits" : "does not fit");
+		   "peak            %" PRIu64 "\n"
+		   "liveness bound  %" PRIu64 "\n"
+		   "ratio           %.4f\n"
+		   "optimal         %s\n"
+		   "time            %.1f ms, best packing after %.1f ms, %" PRIu64 " search steps\n",
+		n, r->peak, r->bound, ratio, r->optimal ? "yes, proven" : "not proven", ms,
+		(double)r->best_us / 1e3, r->n_nodes);
+	if (a->capacity)
+		printf("capacity        %" PRIu64 ": %s\n", a->capacity, r->fits ? "fits" : "does not fit");
 }
 
 static double now_ms(void)
@@ -165,7 +180,8 @@ int cx__cmd_pack(int argc, char **argv)
 		return 0;
 	}
 	if (read_items(a.in, &items, &n, &err) != CX_OK) return cx__cmd_fail("pack", &err);
-	opts = (cx_pack_opts){.capacity = a.capacity, .max_nodes = a.nodes, .budget_us = a.budget_ms * 1000};
+	opts = (cx_pack_opts){
+		.capacity = a.capacity, .max_nodes = a.nodes, .budget_us = a.budget_ms * 1000};
 	start = now_ms();
 	code = 1;
 	if (cx_pack(NULL, items, n, &opts, &res, &err) != CX_OK) goto fail;
@@ -176,8 +192,10 @@ int cx__cmd_pack(int argc, char **argv)
 	print_result(&a, n, &res, start);
 	code = res.fits ? 0 : 1;
 	if (!res.fits) {
-		CX_FAIL(&err, CX_ERR_ARGUMENT, "%s: %s into %" PRIu64 " bytes; the best found takes %" PRIu64, a.in,
-			res.impossible ? "no packing exists" : "no packing was found in time", a.capacity, res.peak);
+		CX_FAIL(&err, CX_ERR_ARGUMENT,
+			"%s: %s into %" PRIu64 " bytes; the best found takes %" PRIu64, a.in,
+			res.impossible ? "no packing exists" : "no packing was found in time", a.capacity,
+			res.peak);
 		goto fail;
 	}
 	cx_free(NULL, items, n * sizeof *items);

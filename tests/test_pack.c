@@ -1,5 +1,5 @@
-/* test_pack.c - the memory packer: known optima, brute force, the planner fixtures, graph-like sizes, the checker,
- * degenerate and hostile input, every allocation failing in turn. */
+/* test_pack.c - the memory packer: known optima, brute force, the planner fixtures, graph-like
+ * sizes, the checker, degenerate and hostile input, every allocation failing in turn. */
 #include "graph/pack.h"
 
 #include <setjmp.h>
@@ -51,12 +51,13 @@ static cx_pack_result pack(cx_pack_item *items, size_t n, cx_pack_opts opts)
 	return res;
 }
 
-/* ---- small and exact --------------------------------------------------------------------------------------- */
+/* ---- small and exact ---- */
 
 static void test_by_hand(void **state)
 {
 	/* the example of MiniMalloc's manual: the optimum is 12 */
-	cx_pack_item five[] = {{0, 3, 4, 0, 1}, {3, 9, 4, 0, 2}, {0, 9, 4, 0, 3}, {9, 21, 4, 0, 4}, {0, 21, 4, 0, 5}};
+	cx_pack_item five[] = {
+		{0, 3, 4, 0, 1}, {3, 9, 4, 0, 2}, {0, 9, 4, 0, 3}, {9, 21, 4, 0, 4}, {0, 21, 4, 0, 5}};
 	cx_pack_item chain[] = {{0, 2, 7, 0, 1}, {1, 3, 5, 0, 2}, {2, 4, 7, 0, 3}, {3, 5, 5, 0, 4}};
 	cx_pack_item apart[] = {{0, 1, 9, 0, 1}, {1, 2, 4, 0, 2}, {-5, 0, 6, 0, 3}};
 	cx_pack_result r = pack(five, 5, (cx_pack_opts){0});
@@ -70,9 +71,11 @@ static void test_by_hand(void **state)
 	assert_int_equal(apart[0].offset + apart[1].offset + apart[2].offset, 0);
 }
 
-/* Lowest peak over all packings in which each buffer rests on others or on 0: tries every order, each buffer at the
- * lowest free place above what was put before it (that is every canonical packing, among others). */
-static uint64_t brute(const cx_pack_item *it, size_t n, uint64_t *top, unsigned used, uint64_t peak, uint64_t best)
+/* Lowest peak over all packings in which each buffer rests on others or on 0: tries every order,
+ * each buffer at the lowest free place above what was put before it (that is every canonical
+ * packing, among others). */
+static uint64_t brute(
+	const cx_pack_item *it, size_t n, uint64_t *top, unsigned used, uint64_t peak, uint64_t best)
 {
 	if (peak >= best) return best;
 	if (used == (1u << n) - 1) return peak;
@@ -80,7 +83,9 @@ static uint64_t brute(const cx_pack_item *it, size_t n, uint64_t *top, unsigned 
 		uint64_t at = 0, end;
 		if (used >> i & 1) continue;
 		for (size_t j = 0; j < n; j++)
-			if (used >> j & 1 && it[i].lower < it[j].upper && it[j].lower < it[i].upper && top[j] > at) at = top[j];
+			if (used >> j & 1 && it[i].lower < it[j].upper && it[j].lower < it[i].upper &&
+				top[j] > at)
+				at = top[j];
 		if (it[i].align > 1) at = (at + it[i].align - 1) / it[i].align * it[i].align;
 		end = it[i].size ? at + it[i].size : 0;
 		top[i] = end;
@@ -102,14 +107,16 @@ static void test_against_brute_force(void **state)
 		cx_pack_result r;
 		for (size_t i = 0; i < n; i++) {
 			int64_t lower = (int64_t)draw(8) - 4;
-			it[i] = (cx_pack_item){lower, lower + 1 + (int64_t)draw(5), draw(9), aligned ? UINT64_C(1) << draw(4) : 0,
-				(int64_t)i, 0};
+			it[i] = (cx_pack_item){lower, lower + 1 + (int64_t)draw(5), draw(9),
+				aligned ? UINT64_C(1) << draw(4) : 0, (int64_t)i, 0};
 			sum += it[i].size + 8;
-			if (it[i].size && (it[i].align ? it[i].align : 1) < least) least = it[i].align ? it[i].align : 1;
+			if (it[i].size && (it[i].align ? it[i].align : 1) < least)
+				least = it[i].align ? it[i].align : 1;
 		}
 		want = brute(it, n, top, 0, 0, sum + 1);
 		r = pack(it, n, (cx_pack_opts){.max_nodes = 100000});
-		/* padding to the least alignment counts as size, so that much may be lost, but is not called optimal */
+		/* padding to the least alignment counts as size, so that much may be lost, but is not
+		 * called optimal */
 		if (r.peak < want || r.peak >= want + least || (r.optimal && r.peak != want))
 			fail_msg("round %d: peak %llu, brute force %llu", round, (unsigned long long)r.peak,
 				(unsigned long long)want);
@@ -117,7 +124,8 @@ static void test_against_brute_force(void **state)
 		n_proven += want > r.bound && r.optimal;
 		n_aligned += aligned && want > r.bound;
 		if (!want || r.peak != want) continue;
-		/* one byte less must not be claimed, and is known to be impossible whenever it is said to be */
+		/* one byte less must not be claimed, and is known to be impossible whenever it is said to
+		 * be */
 		r = pack(it, n, (cx_pack_opts){.capacity = want - 1 ? want - 1 : 1, .max_nodes = 20000});
 		if (want > 1) assert_false(r.fits);
 		r = pack(it, n, (cx_pack_opts){.capacity = want, .max_nodes = 200000});
@@ -132,7 +140,7 @@ static void test_against_brute_force(void **state)
 	assert_true(n_aligned > 10);
 }
 
-/* ---- known perfect packings -------------------------------------------------------------------------------- */
+/* ---- known perfect packings ---- */
 
 /* Cuts a rectangle of `span` times `height` into n pieces: a packing without a hole exists. */
 static void cut(cx_pack_item *it, size_t n, uint64_t span, uint64_t height)
@@ -152,7 +160,8 @@ static void cut(cx_pack_item *it, size_t n, uint64_t span, uint64_t height)
 		}
 		it[m] = it[best];
 		if (draw(2) && it[best].upper - it[best].lower > 1) {
-			int64_t t = it[best].lower + 1 + (int64_t)draw((uint64_t)(it[best].upper - it[best].lower - 1));
+			int64_t t =
+				it[best].lower + 1 + (int64_t)draw((uint64_t)(it[best].upper - it[best].lower - 1));
 			it[best].upper = it[m].lower = t;
 		} else if (it[best].size > 1) {
 			it[best].size = 1 + draw(it[best].size - 1);
@@ -177,8 +186,8 @@ static void test_cut_rectangles(void **state)
 		size_t n;
 		uint64_t span;
 		double ratio; /* at most, where the optimum itself is not asked for */
-	} cases[] = {{10, 10, 1.0}, {20, 30, 1.0}, {40, 60, 1.0}, {60, 100, 1.0}, {80, 60, 1.0}, {120, 200, 1.0},
-		{200, 300, 1.05}, {400, 500, 1.35}};
+	} cases[] = {{10, 10, 1.0}, {20, 30, 1.0}, {40, 60, 1.0}, {60, 100, 1.0}, {80, 60, 1.0},
+		{120, 200, 1.0}, {200, 300, 1.05}, {400, 500, 1.35}};
 	(void)state;
 	for (size_t k = 0; k < sizeof cases / sizeof *cases; k++)
 		for (uint64_t seed = 0; seed < 3; seed++) {
@@ -189,13 +198,14 @@ static void test_cut_rectangles(void **state)
 			cut(it, n, cases[k].span, 4096);
 			r = pack(it, n, (cx_pack_opts){.max_nodes = n < 400 ? 60000 : 15000});
 			assert_int_equal(r.bound, 4096);
-			print_message("  cut %3zu: ratio %.4f, %llu steps\n", n, (double)r.peak / 4096.0, (unsigned long long)r.n_nodes);
+			print_message("  cut %3zu: ratio %.4f, %llu steps\n", n, (double)r.peak / 4096.0,
+				(unsigned long long)r.n_nodes);
 			assert_true((double)r.peak <= 4096.0 * cases[k].ratio);
 			free(it);
 		}
 }
 
-/* ---- fixtures ---------------------------------------------------------------------------------------------- */
+/* ---- fixtures ---- */
 
 static size_t read_csv(const char *path, cx_pack_item *it, size_t max)
 {
@@ -228,7 +238,8 @@ static void test_fixtures(void **state)
 		cx_pack_result r;
 		double ms;
 		size_t n;
-		snprintf(path, sizeof path, "%s/planner/%c.1048576.csv", root ? root : "../shared/fixtures", files[k].name);
+		snprintf(path, sizeof path, "%s/planner/%c.1048576.csv", root ? root : "../shared/fixtures",
+			files[k].name);
 		n = read_csv(path, it, 512);
 		if (!n) {
 			print_message("  %s is not here: skipped\n", path);
@@ -247,13 +258,14 @@ static void test_fixtures(void **state)
 	print_message("  all: %.1f ms\n", total);
 }
 
-/* ---- graphs ------------------------------------------------------------------------------------------------ */
+/* ---- graphs ---- */
 
 typedef enum graph_kind { CHAIN, BLOCKS, TRAINING, RANDOM, N_KINDS } graph_kind;
 
 static void make_graph(cx_pack_item *it, size_t n, graph_kind kind)
 {
-	static const char *lives = "\x13\x02\x06\x05\x04\x03\x02\x02\x01\x02\x01\x14\x02\x02\x02\x01\x01\x01\x01\x01";
+	static const char *lives =
+		"\x13\x02\x06\x05\x04\x03\x02\x02\x01\x02\x01\x14\x02\x02\x02\x01\x01\x01\x01\x01";
 	for (size_t i = 0; i < n; i++) {
 		uint64_t size, life;
 		switch (kind) {
@@ -295,8 +307,8 @@ static void test_graphs(void **state)
 			ms = now_ms();
 			r = pack(it, n, (cx_pack_opts){0});
 			ms = now_ms() - ms;
-			print_message("  %-8s %5zu buffers: ratio %.4f, %.2f ms with two checks\n", names[kind], n,
-				(double)r.peak / (double)r.bound, ms);
+			print_message("  %-8s %5zu buffers: ratio %.4f, %.2f ms with two checks\n", names[kind],
+				n, (double)r.peak / (double)r.bound, ms);
 			assert_int_equal(r.n_nodes, 0);
 			assert_true((double)r.peak <= ratios[kind] * (double)r.bound);
 			assert_true(ms < 400.0 * SLOW); /* usual: 10 to 30 */
@@ -344,7 +356,7 @@ static void test_same_input_same_offsets(void **state)
 	assert_true(ra.n_nodes > 1000); /* it did search */
 }
 
-/* ---- the checker ------------------------------------------------------------------------------------------- */
+/* ---- the checker ---- */
 
 static void test_checker_rejects(void **state)
 {
@@ -357,14 +369,16 @@ static void test_checker_rejects(void **state)
 	rng = 21;
 	cut(it, N, 80, 4096);
 	r = pack(it, N, (cx_pack_opts){.max_nodes = 100000});
-	for (int round = 0; round < 2000; round++) { /* plant one wrong offset; compare with the definition */
+	for (int round = 0; round < 2000;
+		 round++) { /* plant one wrong offset; compare with the definition */
 		size_t i = draw(N);
 		uint64_t was = it[i].offset;
 		bool bad = false;
 		it[i].offset = draw(r.peak - it[i].size + 1);
 		for (size_t j = 0; j < N; j++)
 			bad |= j != i && it[i].lower < it[j].upper && it[j].lower < it[i].upper &&
-				it[i].offset < it[j].offset + it[j].size && it[j].offset < it[i].offset + it[i].size;
+				   it[i].offset < it[j].offset + it[j].size &&
+				   it[j].offset < it[i].offset + it[i].size;
 		assert_int_equal(cx_pack_valid(it, N, r.peak), !bad);
 		n_bad += bad;
 		it[i].offset = was;
@@ -393,15 +407,16 @@ static void test_checker_rejects(void **state)
 	}
 }
 
-/* ---- degenerate and hostile -------------------------------------------------------------------------------- */
+/* ---- degenerate and hostile ---- */
 
 static void test_degenerate(void **state)
 {
 	cx_pack_item zeros[] = {{0, 5, 0, 0, 0}, {0, 5, 0, 64, 1}};
 	cx_pack_item mixed[] = {{0, 5, 0, 0, 0, 99}, {0, 5, 3, 0, 1, 99}, {4, 6, 5, 0, 2, 99}};
-	cx_pack_item wide[] = {{INT64_MIN / 2, INT64_MAX / 2, 7, 0, 0}, {INT64_MAX - 1, INT64_MAX, 9, 0, 1},
-		{INT64_MIN, INT64_MIN + 1, 8, 0, 2}};
-	cx_pack_item big[] = {{0, 2, UINT64_C(1) << 59, 0, 0}, {1, 3, UINT64_C(1) << 59, 0, 1}, {1, 2, 1, 4096, 2}};
+	cx_pack_item wide[] = {{INT64_MIN / 2, INT64_MAX / 2, 7, 0, 0},
+		{INT64_MAX - 1, INT64_MAX, 9, 0, 1}, {INT64_MIN, INT64_MIN + 1, 8, 0, 2}};
+	cx_pack_item big[] = {
+		{0, 2, UINT64_C(1) << 59, 0, 0}, {1, 3, UINT64_C(1) << 59, 0, 1}, {1, 2, 1, 4096, 2}};
 	cx_pack_item same[100];
 	cx_pack_result r = pack(NULL, 0, (cx_pack_opts){.max_nodes = 10});
 	(void)state;
@@ -416,7 +431,8 @@ static void test_degenerate(void **state)
 	assert_int_equal(r.peak, 9);
 	r = pack(big, 3, (cx_pack_opts){.max_nodes = 1000});
 	assert_true(r.optimal);
-	for (int i = 0; i < 100; i++) same[i] = (cx_pack_item){3, 4, 10, 0, i, 0}; /* twins: no order among them matters */
+	for (int i = 0; i < 100; i++)
+		same[i] = (cx_pack_item){3, 4, 10, 0, i, 0}; /* twins: no order among them matters */
 	r = pack(same, 100, (cx_pack_opts){.capacity = 999, .max_nodes = 100000});
 	assert_true(r.impossible);
 	assert_int_equal(r.peak, 1000);
