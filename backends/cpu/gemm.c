@@ -188,17 +188,37 @@ static const float *as_f32(const cx_cpu_isa *isa, cx_dtype t, const void *p, int
 	return tmp;
 }
 
+/* Rounds to y's type between the stages, as the ops that this call replaces would: fused or not gives the same bits. */
+static void settle(const cx_cpu_isa *isa, cx_dtype t, float *x, size_t n, float *tmp)
+{
+	if (t == CX_F32) return;
+	isa->from_f32(t, x, tmp, n);
+	isa->to_f32(t, tmp, x, n);
+}
+
 static void finish(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, const cx_cpu_weight *w, const block *b)
 {
 	const size_t n = (size_t)b->n;
 	for (int64_t r = 0; r < b->m; r++) {
 		int64_t m = b->m0 + r;
 		float *x = s->out[0] + r * NB, *u = s->out[1] + r * NB;
-		if (w->bias) isa->add(x, as_f32(isa, w->bias_dtype, w->bias, b->n0, n, s->tmp), n);
-		if (l->act) l->act(x, n);
+		settle(isa, w->y_dtype, x, n, s->tmp);
+		if (w->bias) {
+			isa->add(x, as_f32(isa, w->bias_dtype, w->bias, b->n0, n, s->tmp), n);
+			settle(isa, w->y_dtype, x, n, s->tmp);
+		}
+		if (l->act) {
+			l->act(x, n);
+			settle(isa, w->y_dtype, x, n, s->tmp);
+		}
 		if (l->glu) {
-			if (w[1].bias) isa->add(u, as_f32(isa, w[1].bias_dtype, w[1].bias, b->n0, n, s->tmp), n);
+			settle(isa, w->y_dtype, u, n, s->tmp);
+			if (w[1].bias) {
+				isa->add(u, as_f32(isa, w[1].bias_dtype, w[1].bias, b->n0, n, s->tmp), n);
+				settle(isa, w->y_dtype, u, n, s->tmp);
+			}
 			isa->mul(x, u, n);
+			settle(isa, w->y_dtype, x, n, s->tmp);
 		}
 		if (l->residual && w == l->w)
 			isa->add(x, as_f32(isa, l->residual_dtype, l->residual, m * l->residual_stride + b->n0, n, s->tmp), n);

@@ -17,6 +17,7 @@
 #define CX_COS cos
 #define CX_TANH tanh
 #define CX_ERF erf
+#define CX_ERFC erfc
 #define CX_FLOOR floor
 #define CX_CEIL ceil
 #define CX_ROUND rint
