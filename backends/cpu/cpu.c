@@ -159,7 +159,7 @@ static cx_status compile_step(cx_program *p, const cx_step *s, const cx_bindings
 	if (s->scratch_bytes) c->scratch = address(binds, CX_BUF_SLAB, s->scratch_off);
 	c->run = p->dev->fns[kernel - cx__cpu_kernels];
 	key = (cx_kernel_key){c->op, c->attr, c->prog, c->desc_in, c->n_in, c->desc_out, c->n_out};
-	c->wide = p->dev->n_threads > 1 && kernel->work(&key) > SHARE_NS;
+	c->wide = p->dev->n_threads > 1 && (p->dev->share_ns == 0 || kernel->work(&key) > p->dev->share_ns);
 	return kernel->prepare ? kernel->prepare(c, &p->arena, &c->plan, err) : CX_OK;
 }
 
@@ -256,6 +256,7 @@ static cx_status cpu_open(cx_runtime *rt, int index, cx_device **out, cx_err *er
 	d->base.backend = &cx__backend_cpu;
 	d->base.rt = rt;
 	d->isa = isa;
+	d->share_ns = SHARE_NS;
 	d->fns = functions(isa->name);
 	for (int op = 0; op < CX_OP_COUNT; op++) d->first[op] = CX_CPU_N_KERNELS;
 	for (uint16_t i = CX_CPU_N_KERNELS; i-- > 0;) d->first[cx__cpu_kernels[i].op] = i;

@@ -63,6 +63,7 @@ extern const cx_cpu_kernel cx__cpu_kernels[CX_CPU_N_KERNELS];
 typedef struct cx_cpu_device {
 	cx_device base;
 	uint32_t n_threads;
+	uint64_t share_ns; /* calls estimated to take longer are shared by all threads; tests set 0 */
 	const cx_cpu_isa *isa;
 	const cx_cpu_fn *fns; /* [CX_CPU_N_KERNELS] */
 	cx_pool *pool;

@@ -101,7 +101,7 @@ static cx_dtype result_dtype(const cx_instr *in, const cx_dtype *reg)
 static void assign_slots(cx_map_plan *p, const cx_cpu_call *c)
 {
 	const cx_prog *g = &p->prog;
-	uint32_t n_regs = (uint32_t)g->n_in + g->n_instr;
+	uint32_t n_regs = (uint32_t)g->n_in + g->n_instr, n_last = 0;
 	uint8_t last[CX_MAP_REGS] = {0};
 	bool busy[CX_MAP_REGS + 2] = {false}, freed[CX_MAP_REGS] = {false};
 	for (uint32_t i = 0; i < g->n_instr; i++) {
@@ -129,11 +129,11 @@ static void assign_slots(cx_map_plan *p, const cx_cpu_call *c)
 	p->direct = 255;
 	if (p->reduce || g->n_instr == 0) return;
 	for (uint32_t o = 0; o < g->n_out; o++) {
-		uint32_t r = n_regs - 1;
-		if (g->out[o] != r || c->out[o].d.dtype != CX_F32 || p->dtype[r] != CX_F32) continue;
-		p->direct = (uint8_t)o;
-		break;
+		if (g->out[o] != n_regs - 1) continue;
+		n_last++;
+		if (c->out[o].d.dtype == CX_F32 && p->dtype[n_regs - 1] == CX_F32) p->direct = (uint8_t)o;
 	}
+	if (n_last > 1) p->direct = 255;
 }
 
 cx_status cx__cpu_map_prepare(const cx_cpu_call *c, cx_arena *a, const void **plan, cx_err *err)

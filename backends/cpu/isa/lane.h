@@ -133,12 +133,18 @@ CX_INLINE int64_t cx_pad16(int64_t n) { return (n + 15) & ~(int64_t)15; }
 
 /* ---- sums -------------------------------------------------------------------------------------------- */
 
-CX_INLINE float cx_sum_f32(const float *x, int64_t n)
+/* Sum of x - m. */
+CX_INLINE float cx_sum_f32(const float *x, int64_t n, float m)
 {
-	v16 s = v16_zero();
+	v16 s = v16_zero(), vm = v16_set1(m);
 	int64_t i = 0;
-	for (; i + 16 <= n; i += 16) s = v16_add(s, v16_load(x + i));
-	if (i < n) s = v16_add(s, v16_load_n(x + i, (size_t)(n - i)));
+	for (; i + 16 <= n; i += 16) s = v16_add(s, v16_sub(v16_load(x + i), vm));
+	if (i < n) {
+		float tail[16];
+		for (int j = 0; j < 16; j++) tail[j] = m;
+		memcpy(tail, x + i, (size_t)(n - i) * sizeof *x);
+		s = v16_add(s, v16_sub(v16_load(tail), vm)); /* lanes past the end are m - m */
+	}
 	return v16_sum(s);
 }
 /* Sum of (x - m)^2. */
@@ -151,9 +157,9 @@ CX_INLINE float cx_sumsq_f32(const float *x, int64_t n, float m)
 		s = v16_fma(d, d, s);
 	}
 	if (i < n) {
-		float tail[16] = {0};
+		float tail[16];
+		for (int j = 0; j < 16; j++) tail[j] = m;
 		memcpy(tail, x + i, (size_t)(n - i) * sizeof *x);
-		for (int64_t j = n - i; j < 16; j++) tail[j] = m;
 		d = v16_sub(v16_load(tail), vm); /* lanes past the end are m - m: 0 for a finite m, and NaN already else */
 		s = v16_fma(d, d, s);
 	}

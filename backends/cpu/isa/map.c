@@ -199,20 +199,20 @@ static void run_instr(tile *t, uint32_t i, void *y)
 	}
 }
 
+/* Output 0 may have taken over an operand's bytes, so it is written last. */
 static void run_tile(tile *t)
 {
 	const cx_map_plan *p = t->p;
 	const cx_prog *g = &p->prog;
 	int64_t at = t->row * p->n_inner + t->col;
+	uint32_t n = p->direct == 255 ? g->n_instr : g->n_instr - 1u;
 	for (uint32_t i = 0; i < g->n_in; i++) load_operand(t, i);
-	for (uint32_t i = 0; i < g->n_instr; i++) {
-		bool direct = p->direct != 255 && i + 1u == g->n_instr;
-		run_instr(t, i, direct ? cx_at_off(&t->c->out[p->direct], at) : slot_of(t, g->n_in + i));
-	}
+	for (uint32_t i = 0; i < n; i++) run_instr(t, i, slot_of(t, g->n_in + i));
 	if (p->reduce) return;
-	for (uint32_t o = 0; o < g->n_out; o++) {
-		if (o == p->direct) continue;
-		narrow(cx_at_off(&t->c->out[o], at), t->c->out[o].d.dtype, t->at[g->out[o]], p->dtype[g->out[o]], t->n);
+	for (uint32_t o = g->n_out; o-- > 0;) {
+		const cx_cpu_arg *y = &t->c->out[o];
+		if (o == p->direct) run_instr(t, n, cx_at_off(y, at));
+		else narrow(cx_at_off(y, at), y->d.dtype, t->at[g->out[o]], p->dtype[g->out[o]], t->n);
 	}
 }
 
@@ -262,7 +262,7 @@ static void reduce_rows(tile *t)
 	v16 acc[CX_MAX_OUT];
 	if (t->n_rows > 1) {
 		run_tile(t);
-		for (uint32_t o = 0; o < p->prog.n_out; o++) {
+		for (uint32_t o = p->prog.n_out; o-- > 0;) {
 			const float *x = as_kind(t, p->prog.out[o], false, tmp);
 			for (int64_t r = 0; r < t->n_rows; r++)
 				put_result(t, o, t->row + r, fold_run(p->reduce, v16_set1(start), x + r * p->n_inner, p->n_inner));
@@ -277,7 +277,7 @@ static void reduce_rows(tile *t)
 			acc[o] = fold_run(p->reduce, acc[o], as_kind(t, p->prog.out[o], false, tmp), t->n);
 	}
 	t->col = 0;
-	for (uint32_t o = 0; o < p->prog.n_out; o++) put_result(t, o, t->row, acc[o]);
+	for (uint32_t o = p->prog.n_out; o-- > 0;) put_result(t, o, t->row, acc[o]);
 }
 
 CX_CPU_FN(cx_map_tile_any)

@@ -8,7 +8,10 @@ void cx_norm_row(float *y, const float *x, int64_t n, const cx_norm *p)
 {
 	float m = 0.0f, q;
 	v16 vm, vr, one = v16_set1(1.0f);
-	if (p->kind == CX_NORM_LAYER) m = cx_sum_f32(x, n) / (float)n;
+	if (p->kind == CX_NORM_LAYER) { /* the second sum takes the rounding of the first one out: large offsets cost nothing */
+		m = cx_sum_f32(x, n, 0.0f) / (float)n;
+		m += cx_sum_f32(x, n, m) / (float)n;
+	}
 	q = cx_sumsq_f32(x, n, m);
 	if (p->kind != CX_NORM_L2) q /= (float)n;
 	vr = v16_set1(1.0f / sqrtf(q + p->eps));
