@@ -102,6 +102,8 @@ static int dying_operand(const allocator *a, const cx_pnode *n)
 		root = p->t[t].root;
 		if (p->t[root].def == CX_NO || p->t[root].state != CX_NO || a->last_use[root] != n->pos) continue;
 		if (p->mem[p->t[root].mem].kind != CX_MEM_SLAB || !cx__plan_is_whole(p, t)) continue;
+		/* Equal bytes are not enough: i32 [1,1] is as long as bool [1,4], but read again for each element. */
+		if (!cx__desc_same_dims(&p->t[t].desc, &p->t[n->out[0]].desc)) continue;
 		if (cx__desc_bytes(&p->t[t].desc) != bytes || p->mem[p->t[root].mem].bytes != bytes) continue;
 		for (uint32_t k = 0; ok && k < n->n_in; k++) {
 			uint32_t u = n->in[k];

@@ -174,7 +174,8 @@ static bool may_share(const cx_plan *p, const cx_pnode *n, uint32_t o, uint32_t 
 	a = &p->t[n->in[j]];
 	b = &p->t[n->in[with]];
 	return a->root == b->root && a->view_off == b->view_off && cx__desc_equal(&a->desc, &b->desc) &&
-		cx__desc_is_dense(&a->desc) && cx__desc_bytes(&a->desc) == cx__desc_bytes(&p->t[n->out[0]].desc);
+		cx__desc_same_dims(&a->desc, &p->t[n->out[0]].desc) && cx__desc_is_dense(&a->desc) &&
+		cx__desc_bytes(&a->desc) == cx__desc_bytes(&p->t[n->out[0]].desc);
 }
 
 static cx_status replay_reads(const replay *r, const cx_pnode *n, const char *text)
