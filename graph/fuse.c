@@ -142,6 +142,11 @@ cx_reason cx__fuse_check(cx_fuser *f, const cx_group *g, uint32_t *slot)
 		if (m->flags || m->dev != p->n[g->member[0]].dev) return CX_WHY_MISS_READER;
 		m->mark = mark;
 	}
+	for (uint32_t j = 0; j < g->n_in; j++) { /* a view of an inner value would be read before it is written */
+		uint32_t r = g->in[j] == CX_NO ? CX_NO : p->t[g->in[j]].root;
+		if (r != CX_NO && p->t[r].def != CX_NO && p->n[cx__plan_live(p, p->t[r].def)].mark == mark)
+			return CX_WHY_MISS_ORDER;
+	}
 	for (uint32_t i = 0; i < g->n_member; i++) {
 		const cx_pnode *m = &p->n[g->member[i]];
 		for (uint32_t o = 0; o < m->n_out; o++)

@@ -36,7 +36,8 @@ static bool is_scalar(const cx_plan *p, uint32_t t, float value)
 {
 	const cx_ptensor *v = &p->t[t], *root = &p->t[v->root];
 	float x;
-	if (root->leaf != CX_OP_const || root->desc.dtype != CX_F32 || cx__desc_elems(&root->desc) != 1) return false;
+	if (root->leaf != CX_OP_const || root->trusted) return false; /* folded ones are checked by name */
+	if (root->desc.dtype != CX_F32 || cx__desc_elems(&root->desc) != 1) return false;
 	memcpy(&x, root->data, sizeof x);
 	return memcmp(&x, &value, sizeof x) == 0; /* -0 is not 0 */
 }
@@ -159,7 +160,7 @@ static void merge_constants(simplifier *s)
 	for (uint32_t t = 0; t < p->g->n_nodes; t++) {
 		uint64_t bytes, h;
 		uint32_t at;
-		if (p->t[t].leaf != CX_OP_const || p->t[t].root != t) continue;
+		if (p->t[t].leaf != CX_OP_const || p->t[t].root != t || p->t[t].trusted) continue; /* folded: by name */
 		bytes = cx__desc_bytes(&p->t[t].desc);
 		if (bytes == 0 || bytes > SMALL_CONST) continue;
 		h = mix(p->t[t].desc.dtype, bytes);

@@ -45,6 +45,9 @@ static value term_value(const term *t)
 	return done(v);
 }
 
+/* All values without elements are one. */
+static value nothing(void) { return done(mix(start(0x11), 0)); }
+
 /* The elements of a view, in order: the root's number if it is all of it, else with the layout, in which axes that
  * can be walked as one are one. */
 static value flatten(value root, int64_t root_elems, int64_t off, const cx_desc *d)
@@ -52,7 +55,7 @@ static value flatten(value root, int64_t root_elems, int64_t off, const cx_desc 
 	int64_t dim[CX_MAX_RANK], stride[CX_MAX_RANK];
 	int n = 0;
 	value v = start(0x11);
-	if (cx__desc_elems(d) == 0) return done(mix(v, 0));
+	if (cx__desc_elems(d) == 0) return nothing();
 	for (int i = 0; i < d->rank; i++) {
 		if (d->dim[i] == 1) continue;
 		if (n > 0 && stride[n - 1] == d->stride[i] * d->dim[i]) {
@@ -117,6 +120,7 @@ static value apply(cx_op op, const void *attr, const cx_prog *prog, const term *
 	const term *same_term = passed_on(op, attr, in, n_in, out);
 	value v = start(op), x, y;
 	cx_attr_reduce r;
+	if (cx__desc_elems(out) == 0) return nothing();
 	if (same_term) return same_term->flat;
 	if (op == CX_OP_neg) return (value){in[0].flat.a, in[0].flat.b ^ 1};
 	while (n_in > 0 && in[n_in - 1].absent) n_in--;
@@ -211,7 +215,7 @@ static term plan_term(const checker *c, uint32_t id)
 	r.absent = false;
 	r.d = t->desc;
 	r.flat = flatten(c->plan[t->root], cx__desc_elems(&root->desc), t->view_off, &t->desc);
-	if (root->leaf == CX_OP_const && root->desc.dtype == CX_F32 && cx__desc_elems(&root->desc) == 1)
+	if (root->leaf == CX_OP_const && !root->trusted && root->desc.dtype == CX_F32 && cx__desc_elems(&root->desc) == 1)
 		r.scalar = root->data;
 	return r;
 }

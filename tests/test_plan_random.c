@@ -1,0 +1,108 @@
+/* test_plan_random.c - random graphs through the planner: what a plan computes is what the unplanned reference
+ * computes, bit for bit on `ref` (outputs and states, two runs in a row), with fusion on and off, every pass
+ * verified; and within tolerances on `cpu`. CORTEX_PLAN_GRAPHS sets how many, CORTEX_PLAN_SEED the first seed. */
+#include "tests/plan_run.h"
+#include "tests/random_graph.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <cmocka.h>
+
+static uint64_t number_from(const char *name, uint64_t def)
+{
+	const char *s = getenv(name);
+	return s ? strtoull(s, NULL, 10) : def;
+}
+
+static bool fill(void *ctx, uint32_t id, void *buf, uint64_t bytes)
+{
+	return cx__random_fill(ctx, id, buf, bytes) == CX_OK;
+}
+
+/* Totals over all graphs, so that one sees that the test reaches what it is about. */
+typedef struct tally {
+	uint64_t nodes, steps, fused[CX_FUSION_COUNT], copies[CX_WHY_COUNT], in_place, exact, n;
+} tally;
+
+static void count(tally *t, const cx_plan *p)
+{
+	t->n++;
+	t->nodes += p->stats.n_nodes;
+	t->steps += p->stats.n_steps;
+	t->exact += plan_is_exact(p);
+	for (uint32_t i = 0; i < p->n_order; i++) {
+		t->fused[p->n[p->order[i]].fusion]++;
+		t->copies[p->n[p->order[i]].reason]++;
+		t->in_place += p->n[p->order[i]].inplace >= 0;
+	}
+}
+
+static void print_tally(const tally *t)
+{
+	print_message("%llu plans, %llu nodes, %llu steps, %llu in place, %llu compared by bits\n", (unsigned long long)t->n,
+		(unsigned long long)t->nodes, (unsigned long long)t->steps, (unsigned long long)t->in_place,
+		(unsigned long long)t->exact);
+	for (int f = 1; f < CX_FUSION_COUNT; f++)
+		print_message("  %-14s %llu\n", cx__fusion_name((cx_fusion)f), (unsigned long long)t->fused[f]);
+	for (int r = 1; r < CX_WHY_FUSED; r++)
+		print_message("  %-70s %llu\n", cx__reason_text((cx_reason)r), (unsigned long long)t->copies[r]);
+}
+
+static void options(uint64_t seed, cx_random_opts *o)
+{
+	*o = (cx_random_opts){.seed = seed, .n_nodes = 2 + (uint32_t)(seed % 17)};
+	o->f32_only = seed % 3 == 0;
+	o->zeros = seed % 5 == 0;
+	o->specials = seed % 7 == 0;
+}
+
+static void check_one(cx_runtime *rt, cx_device *dev, uint64_t seed, tally *t)
+{
+	cx_random_graph *rg = NULL;
+	cx_random_opts o;
+	plan_want w = {0};
+	cx_err err = {0};
+	options(seed, &o);
+	if (cx__random_graph(&o, NULL, &rg, &err) != CX_OK) fail_msg("seed %llu: %s", (unsigned long long)seed, err.msg);
+	if (plan_want_make(rg->g, fill, rg, &w, &err) != CX_OK) fail_msg("seed %llu: %s", (unsigned long long)seed, err.msg);
+	for (int fuse = 0; fuse < 2; fuse++) {
+		plan_check c = {.opts = {.devices = &dev, .n_devices = 1, .no_fuse = !fuse, .verify = true}};
+		cx_plan *plan = NULL;
+		if (plan_run_check(&w, rt, &c, &plan, &err) != CX_OK) {
+			char *text = NULL;
+			size_t n = 0;
+			if (cx_graph_print(rg->g, NULL, &text, &n, NULL) == CX_OK) fprintf(stderr, "%s\n", text);
+			if (plan && cx_plan_explain(plan, NULL, &text, &n, NULL) == CX_OK) fprintf(stderr, "%s\n", text);
+			fail_msg("seed %llu, fusion %d: %s", (unsigned long long)seed, fuse, err.msg);
+		}
+		count(t, plan);
+		cx_plan_free(plan);
+	}
+	plan_want_free(&w);
+	cx__random_graph_free(rg);
+}
+
+static void test_ref(void **state)
+{
+	uint64_t n = number_from("CORTEX_PLAN_GRAPHS", 10000), first = number_from("CORTEX_PLAN_SEED", 1);
+	cx_runtime *rt;
+	cx_device *dev;
+	tally t = {0};
+	(void)state;
+	assert_int_equal(cx_runtime_create(NULL, &rt, NULL), CX_OK);
+	assert_int_equal(cx_device_open(rt, "ref", 0, &dev, NULL), CX_OK);
+	for (uint64_t i = 0; i < n; i++) check_one(rt, dev, first + i, &t);
+	print_tally(&t);
+	if (n >= 2000)
+		for (int f = 1; f < CX_FUSION_COUNT; f++) assert_true(t.fused[f] > 0);
+	cx_device_close(dev);
+	cx_runtime_free(rt);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_ref)};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
