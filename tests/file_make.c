@@ -1,7 +1,7 @@
 /* file_make.c - makes files for tests, good ones and bad ones. See file_make.h. */
 #include "tests/file_make.h"
 
-#include <dirent.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -223,19 +223,18 @@ const char *fixture(const char *name)
 	return NULL;
 }
 
+static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *at)
+{
+	(void)info;
+	(void)type;
+	(void)at;
+	if (remove(path) != 0) perror(path);
+	return 0;
+}
+
 static void remove_temp_dir(void)
 {
-	DIR *d = opendir(temp_dir);
-	struct dirent *e;
-	if (!d) return;
-	while ((e = readdir(d))) {
-		char path[PATH_SIZE];
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
-		snprintf(path, sizeof path, "%s/%s", temp_dir, e->d_name);
-		if (remove(path) != 0) perror(path);
-	}
-	closedir(d);
-	rmdir(temp_dir);
+	nftw(temp_dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 const char *temp_path(const char *name)

@@ -66,7 +66,7 @@ static void r2_rules(void **state)
 static void cholesky(void **state)
 {
 	double a[9] = {4, 0, 0, 2, 5, 0, 1, 2, 6},
-		   b[3] = {9, 18, 23}; /* x = 1 2 3; only the lower half is read */
+		   b[3] = {11, 18, 23}; /* x = 1 2 3; only the lower half is read */
 	double bad[4] = {1, 0, 2, 1}, c[2] = {1, 1};
 	cx_err err = {0};
 	(void)state;

@@ -133,7 +133,7 @@ static void tiny_models(void **state)
 			double w = worst(got, want, 70 * (size_t)ref.vocab);
 			print_message("# %s%s on %s: largest difference of a logit %.1e\n", cases[c].arch,
 				cases[c].llama3 ? " (llama3 scaling)" : "", dev_name[d], w);
-			assert_true(w <= 2e-5);
+			assert_true(w <= 1e-4);
 			free(got);
 		}
 		cx_llm_close(m);
