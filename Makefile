@@ -137,9 +137,10 @@ $(BUILD)/tests/onnx.pb-c.c: tests/onnx.proto
 	$(Q)protoc-c --proto_path=tests --c_out=$(@D) $<
 $(BUILD)/tests/onnx.pb-c.o: $(BUILD)/tests/onnx.pb-c.c
 	$(Q)$(CC) $(CFLAGS_ALL) -w -I$(BUILD)/tests -c $< -o $@
-$(BUILD)/tests/test_onnx.o: CFLAGS += -I$(BUILD)/tests
-$(BUILD)/tests/test_onnx.o: $(BUILD)/tests/onnx.pb-c.c
-$(BUILD)/tests/test_onnx: $(BUILD)/tests/onnx.pb-c.o
+ONNX_OBJ := $(BUILD)/tests/test_onnx.o $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/onnx/*.c))
+$(ONNX_OBJ): CFLAGS += -I$(BUILD)/tests
+$(ONNX_OBJ): $(BUILD)/tests/onnx.pb-c.c
+$(BUILD)/tests/test_onnx: $(ONNX_OBJ) $(BUILD)/tests/onnx.pb-c.o
 endif
 
 # Every header compiles alone.
