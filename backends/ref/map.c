@@ -240,7 +240,7 @@ static reg run_instr(const cx_instr *in, const reg *regs)
 static double fold(int64_t kind, double acc, double v)
 {
 	if (kind <= 2) return acc + v;
-	return (kind == 3 ? scalars[CX_OP_max].f : scalars[CX_OP_min].f)((operands){.a = acc, .b = v});
+	return (kind == 3 ? scalars[CX_OP_max].f : scalars[CX_OP_min].f)((operands){.a = v, .b = acc});
 }
 
 /* Runs the program at the walk's position; regs[n_in...] are filled. */
