@@ -106,6 +106,9 @@ struct cx_backend {
 	void (*discard)(cx_program *prog);
 };
 
+/* A number that a backend may keep per runtime (what a probe found, say); 0 at first. */
+int *cx__runtime_note(cx_runtime *rt, const cx_backend *backend);
+
 /* backends/list.def through backends/list.c: NULL-terminated, best first. graph/ reaches backends
  * only through this. */
 extern const cx_backend *const cx__backends[];

@@ -3,8 +3,11 @@
 
 #include <string.h>
 
+enum { MAX_BACKENDS = 16 };
+
 struct cx_runtime {
 	cx_config config;
+	int notes[MAX_BACKENDS]; /* by place in the list of backends */
 };
 
 cx_status cx_runtime_create(const cx_config *config, cx_runtime **out, cx_err *err)
@@ -29,6 +32,14 @@ void cx_runtime_free(cx_runtime *rt)
 }
 
 const cx_config *cx_runtime_config(const cx_runtime *rt) { return &rt->config; }
+
+int *cx__runtime_note(cx_runtime *rt, const cx_backend *backend)
+{
+	int i = 0;
+	while (cx__backends[i] && cx__backends[i] != backend) i++;
+	CX_ASSERT(cx__backends[i] && i < MAX_BACKENDS);
+	return &rt->notes[i];
+}
 
 cx_status cx_device_open(cx_runtime *rt, const char *backend, int index, cx_device **out, cx_err *err)
 {
