@@ -289,7 +289,10 @@ static cx_status try_piece(cx_arena *ar, piece *pc, int64_t target, uint64_t sli
 {
 	cx_status st;
 	*found = CX__PACK_UNKNOWN;
-	if (pc->p.n > CX__PACK_SEARCH_MAX) {
+	/* a packing takes n steps, in parts that get smaller; with less than that the search cannot end
+	 */
+	if (pc->p.n > CX__PACK_SEARCH_MAX ||
+		b->max_nodes - b->nodes < pc->p.n * cx__pack_step_cost(pc->p.n_cliques) / 2) {
 		cx__pack_budget part = *b;
 		if (b->max_nodes - b->nodes > slice) part.max_nodes = b->nodes + slice;
 		st = cx__pack_regreedy(ar, &pc->p, target, &part, err);
@@ -319,7 +322,8 @@ static cx_status lower_piece(const lowering *l, piece *pc, cx_err *err)
 	int64_t floor = pc->p.bound > l->stop ? pc->p.bound : l->stop;
 	unsigned round = 0;
 	while (pc->p.peak > floor && !cx__pack_spent(l->budget)) {
-		uint64_t slice = (uint64_t)pc->p.n * 16 << (round < 32 ? round : 32);
+		uint64_t slice = pc->p.n * cx__pack_step_cost(pc->p.n_cliques) * 8
+						 << (round < 24 ? round : 24);
 		int64_t target = floor, missed = floor - 1,
 				close = round < 10 ? pc->p.peak >> (6 + round) : 0;
 		while (pc->p.peak > floor && pc->p.peak - missed > 1 && !cx__pack_spent(l->budget)) {

@@ -29,10 +29,11 @@ typedef struct cx_pack_item {
 /* All zero: greedy only, minimise. */
 typedef struct cx_pack_opts {
 	uint64_t capacity;  /* bytes; stop at the first packing that fits. 0: minimise the peak */
-	uint64_t max_nodes; /* buffers the search may place, retries included; 0: see below */
+	uint64_t max_nodes; /* work of the search, see below; 0: see below */
 	uint64_t budget_us; /* time the search may take; 0: see below */
 } cx_pack_opts;
-/* With both budgets 0 there is no search; with one 0 only the other one counts. Without budget_us
+/* A node is about a microsecond: one step of the search, several where a step has much to look at.
+ * With both budgets 0 there is no search; with one 0 only the other one counts. Without budget_us
  * the result is a function of items and options alone: same input, same offsets, on every machine.
  */
 
@@ -42,7 +43,7 @@ typedef struct cx_pack_result {
 	bool fits;        /* peak <= capacity; true when minimising */
 	bool optimal;     /* proven: no packing has a lower peak */
 	bool impossible;  /* proven: no packing fits the capacity */
-	uint64_t n_nodes; /* placements tried by the search */
+	uint64_t n_nodes; /* work done by the search, in the measure of max_nodes */
 	uint64_t best_us; /* time until the returned packing was found; for display */
 } cx_pack_result;
 

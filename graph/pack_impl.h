@@ -32,6 +32,12 @@ typedef struct cx__pack_budget {
 	uint64_t start_us, end_us; /* UINT64_MAX: unlimited */
 } cx__pack_budget;
 
+/* Nodes charged for a search step in a part of that many cliques. */
+static inline uint64_t cx__pack_step_cost(uint32_t n_cliques)
+{
+	return 1 + n_cliques / 32;
+}
+
 /* Microseconds of a clock that does not go back. */
 uint64_t cx__pack_now_us(void);
 bool cx__pack_spent(const cx__pack_budget *b);

@@ -501,16 +501,20 @@ static void start_state(cx__pack_search *s)
 	s->overflow = false;
 }
 
-/* Searches until found, refuted or out of nodes. On YES the placed buffers are at their lows. */
-static cx__pack_found run_once(cx__pack_search *s, uint64_t max_nodes, cx__pack_budget *b)
+/* Searches until found, refuted, or out of steps or nodes. On YES the placed buffers are at their
+ * lows. */
+static cx__pack_found run_once(
+	cx__pack_search *s, uint64_t max_steps, uint64_t stop, cx__pack_budget *b)
 {
 	uint32_t agenda;
 	start_state(s);
 	agenda = push_parts(s, 0, s->p->n_cliques, NONE, NONE);
 	for (uint64_t n = 0; agenda != NONE; n++) {
 		bool ok;
-		if (n >= max_nodes || s->overflow || s->n_frames == s->max_frames) return CX__PACK_UNKNOWN;
-		b->nodes++;
+		if (n >= max_steps || b->nodes >= stop || s->overflow || s->n_frames == s->max_frames)
+			return CX__PACK_UNKNOWN;
+		/* a step looks at every clique of its part: charge for that, so that nodes tell time */
+		b->nodes += cx__pack_step_cost(s->parts[agenda].z - s->parts[agenda].a);
 		if ((n & 255) == 255 && cx__pack_spent(b)) return CX__PACK_UNKNOWN;
 		ok = open_frame(s, agenda) && advance(s, &agenda);
 		while (!ok) {
@@ -561,7 +565,7 @@ cx__pack_found cx__pack_search_run(
 		cx__pack_found found;
 		s->rule = s->run++ % N_RULES;
 		set_keys(s);
-		found = run_once(s, most < stop - b->nodes ? most : stop - b->nodes, b);
+		found = run_once(s, most, stop, b);
 		if (found == CX__PACK_NO) return found;
 		if (found != CX__PACK_YES) continue;
 		p->peak = 0;

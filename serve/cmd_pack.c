@@ -33,7 +33,8 @@ static void print_help(void)
 		"  --capacity N  stop at the first packing into N bytes; exit code 1 if none was found\n"
 		"                (default: minimise the highest byte used)\n"
 		"  --budget MS   time to search, in milliseconds (default 5000; 0: greedy packing only)\n"
-		"  --nodes N     search at most N steps; with --budget 0 the result does not depend on the "
+		"  --nodes N     search at most N steps (a step is about a microsecond); with --budget 0 "
+		"the result does not depend on the "
 		"machine\n"
 		"  -o OUT.csv    write the buffers with a further column, offset\n"
 		"  --json        print the figures as one JSON object\n");
