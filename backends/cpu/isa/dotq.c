@@ -3,6 +3,12 @@
  * One row of a (dot_q): four rows of w at a time, read where they lie and unpacked in registers; on AVX-512 the nibbles
  * stay bytes and each 16-bit activation is two bytes, 256*hi + lo, so that vpdpbusd needs no widening. More rows (pack_q,
  * gemm_q): w is unpacked once per block of k to 16-bit integers with their scales, then every row of a uses it. */
+/* gcc would gather the scalar decoding of scales from several rows in vectors, and put loads right before their use: with
+ * the options below Q4_K takes 8 % less time. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("no-tree-slp-vectorize", "schedule-insns", "sched-pressure")
+#endif
+
 #include "backends/cpu/isa/kernels.h"
 #include "backends/cpu/isa/qunpack.h"
 
@@ -23,6 +29,9 @@ CX_INLINE act act_load(cx_dtype t, const cx__qact *a)
 	r.dsum = v16_load(a->dsum);
 	r.sum_lo = v16i_load(a->sum_lo);
 	r.sum_hi = v16i_load(a->sum_hi);
+	CX_UNROLL
+	for (int i = 0; i < 4; i++) vb_keep(r.q[i]);
+	v16_keep(r.d);
 	if (CX_HAVE_DOT8) {
 		int sh = cx__q_zero(t) == 128 ? 7 : cx__q_zero(t) == 32 ? 5 : cx__q_zero(t) == 16 ? 4
 			: cx__q_zero(t) == 8 ? 3 : 2;

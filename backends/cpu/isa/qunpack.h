@@ -76,10 +76,15 @@ CX_INLINE void cx__q_lookup(cx__qchunk *q, const uint8_t *table)
 	q->lo = vb_table(table, q->lo);
 	q->hi = vb_table(table, q->hi);
 }
-CX_INLINE v16 cx__q_e8m0(const uint8_t *p, int step) /* halved: the table holds doubled values */
+/* Scales of MXFP4, halved, as the table holds doubled values: 2^(e-128), subnormal for e < 2, NaN for 255. */
+CX_INLINE v16 cx__q_e8m0(const uint8_t *p, int step)
 {
-	return v16_spread4(0.5f * cx_e8m0_to_f32(p[0]), 0.5f * cx_e8m0_to_f32(p[step]),
-		0.5f * cx_e8m0_to_f32(p[2 * step]), 0.5f * cx_e8m0_to_f32(p[3 * step]));
+	uint32_t b = (uint32_t)p[0] | (uint32_t)p[step] << 8 | (uint32_t)p[2 * step] << 16 | (uint32_t)p[3 * step] << 24;
+	v16i e = v16i_and(v16i_spread(b, 0, 1, 2, 3), v16i_set1(255)), two = v16i_set1(2);
+	v16 s = v16i_as_v16(v16i_sll(v16i_sub(e, v16i_set1(1)), 23));
+	v16 tiny = v16i_as_v16(v16i_sll(v16i_add(e, v16i_set1(1)), 21));
+	s = v16_select(v16i_gt(two, e), tiny, s);
+	return v16_select(v16i_eq(e, v16i_set1(255)), v16_bits(0x7fc00000u), s);
 }
 
 CX_INLINE void cx__q_unpack32(cx_dtype t, const uint8_t *p, float row_scale, cx__qchunk *q)
@@ -87,36 +92,36 @@ CX_INLINE void cx__q_unpack32(cx_dtype t, const uint8_t *p, float row_scale, cx_
 	const int B = (int)cx__q_block(t);
 	switch (t) {
 	case CX_Q8_0:
-		q->lo = vb_xor(vb_gather16(p + 2, 0, B, 2 * B, 3 * B), vb_set1(128));
-		q->hi = vb_xor(vb_gather16(p + 18, 0, B, 2 * B, 3 * B), vb_set1(128));
+		q->lo = vb_xor(vb_gather16(p, 4 * B, 2, 2 + B, 2 + 2 * B, 2 + 3 * B), vb_set1(128));
+		q->hi = vb_xor(vb_gather16(p, 4 * B, 18, 18 + B, 18 + 2 * B, 18 + 3 * B), vb_set1(128));
 		break;
 	case CX_I8C:
-		q->lo = vb_xor(vb_gather16(p, 0, 32, 64, 96), vb_set1(128));
-		q->hi = vb_xor(vb_gather16(p + 16, 0, 32, 64, 96), vb_set1(128));
+		q->lo = vb_xor(vb_gather16(p, 128, 0, 32, 64, 96), vb_set1(128));
+		q->hi = vb_xor(vb_gather16(p, 128, 16, 48, 80, 112), vb_set1(128));
 		q->d = v16_set1(row_scale);
 		return;
-	case CX_Q4_0: cx__q_nibbles(q, vb_gather16(p + 2, 0, B, 2 * B, 3 * B)); break;
-	case CX_Q4_1: cx__q_nibbles(q, vb_gather16(p + 4, 0, B, 2 * B, 3 * B)); break;
+	case CX_Q4_0: cx__q_nibbles(q, vb_gather16(p, 4 * B, 2, 2 + B, 2 + 2 * B, 2 + 3 * B)); break;
+	case CX_Q4_1: cx__q_nibbles(q, vb_gather16(p, 4 * B, 4, 4 + B, 4 + 2 * B, 4 + 3 * B)); break;
 	case CX_Q5_0:
 	case CX_Q5_1: {
-		int at = t == CX_Q5_0 ? 2 : 4;
-		cx__q_nibbles(q, vb_gather16(p + at + 4, 0, B, 2 * B, 3 * B));
+		const int at = t == CX_Q5_0 ? 2 : 4, qs = at + 4;
+		cx__q_nibbles(q, vb_gather16(p, 4 * B, qs, qs + B, qs + 2 * B, qs + 3 * B));
 		q->lo = vb_or_bits(q->lo, cx__le16x4(p + at, (size_t)B), 16);
 		q->hi = vb_or_bits(q->hi, cx__le16x4(p + at + 2, (size_t)B), 16);
 		break;
 	}
 	case CX_IQ4_NL:
-		cx__q_nibbles(q, vb_gather16(p + 2, 0, B, 2 * B, 3 * B));
+		cx__q_nibbles(q, vb_gather16(p, 4 * B, 2, 2 + B, 2 + 2 * B, 2 + 3 * B));
 		cx__q_lookup(q, cx__iq4_bytes);
 		break;
 	default: /* MXFP4 */
-		cx__q_nibbles(q, vb_gather16(p + 1, 0, B, 2 * B, 3 * B));
+		cx__q_nibbles(q, vb_gather16(p, 4 * B, 1, 1 + B, 1 + 2 * B, 1 + 3 * B));
 		cx__q_lookup(q, cx__mxfp4_bytes);
 		q->d = cx__q_e8m0(p, B);
 		return;
 	}
-	q->d = v16_f16x4(p, 0, B, 2 * B, 3 * B);
-	if (t == CX_Q4_1 || t == CX_Q5_1) q->m = v16_f16x4(p + 2, 0, B, 2 * B, 3 * B);
+	q->d = v16_f16x4(p, 4 * B, 0, B, 2 * B, 3 * B);
+	if (t == CX_Q4_1 || t == CX_Q5_1) q->m = v16_f16x4(p, 4 * B, 2, 2 + B, 2 + 2 * B, 2 + 3 * B);
 }
 
 /* ---- super blocks of 256: p is at the block, h the half ------------------------------------------------- */
@@ -128,12 +133,6 @@ CX_INLINE void cx__q_scales6(const uint8_t *s, uint64_t *sc, uint64_t *mn)
 	*sc = (s0 & 0x3f3f3f3f) | (uint64_t)((s8 & 0x0f0f0f0f) | (s0 >> 2 & 0x30303030)) << 32;
 	*mn = (s4 & 0x3f3f3f3f) | (uint64_t)((s8 >> 4 & 0x0f0f0f0f) | (s4 >> 2 & 0x30303030)) << 32;
 }
-/* Bits `mask` of one of 16 shared bytes, from bit n_i in group i, to bit `up`. */
-CX_INLINE vb cx__q_field(const uint8_t *p, int n0, int n1, int n2, int n3, uint8_t mask, int up)
-{
-	vb x = vb_and(vb_srl4(vb_gather16(p, 0, 0, 0, 0), n0, n1, n2, n3), vb_set1(mask));
-	return up ? vb_sll(x, up) : x;
-}
 /* Eight scales (two per block of the half) to lanes. */
 CX_INLINE void cx__q_sub_scales(uint64_t s, v16i *lo, v16i *hi)
 {
@@ -143,26 +142,26 @@ CX_INLINE void cx__q_sub_scales(uint64_t s, v16i *lo, v16i *hi)
 
 CX_INLINE void cx__q_unpack_k45(cx_dtype t, const uint8_t *p, int h, cx__qchunk *q)
 {
-	const uint8_t *qs = p + (t == CX_Q4_K ? 16 : 48) + 64 * h;
 	const int j = 4 * h;
 	uint64_t sc, mn;
-	q->lo = vb_and(vb_srl4(vb_pick16(qs, 0, 0, 2, 2), 0, 4, 0, 4), vb_set1(15));
-	q->hi = vb_and(vb_srl4(vb_pick16(qs, 1, 1, 3, 3), 0, 4, 0, 4), vb_set1(15));
+	cx__qchunk x;
+	cx__q_nibbles(&x, vb_load(p + (t == CX_Q4_K ? 16 : 48) + 64 * h));
+	q->lo = vb_pick(x.lo, x.hi, 0, 4, 2, 6);
+	q->hi = vb_pick(x.lo, x.hi, 1, 5, 3, 7);
 	if (t == CX_Q5_K) {
-		q->lo = vb_or(q->lo, cx__q_field(p + 16, j, j + 1, j + 2, j + 3, 1, 4));
-		q->hi = vb_or(q->hi, cx__q_field(p + 32, j, j + 1, j + 2, j + 3, 1, 4));
+		q->lo = vb_or_field(q->lo, p + 16, j, j + 1, j + 2, j + 3, 1, 4);
+		q->hi = vb_or_field(q->hi, p + 32, j, j + 1, j + 2, j + 3, 1, 4);
 	}
 	cx__q_scales6(p + 4, &sc, &mn);
-	q->d = v16_mul(v16i_to_f(v16i_spread(sc, j, j + 1, j + 2, j + 3)), v16_set1(cx__f16_at(p)));
-	q->m = v16_mul(v16i_to_f(v16i_spread(mn, j, j + 1, j + 2, j + 3)), v16_set1(-cx__f16_at(p + 2)));
+	v16_scale_min(p, sc, mn, j, &q->d, &q->m);
 }
 
 CX_INLINE void cx__q_unpack_k23(cx_dtype t, const uint8_t *p, int h, cx__qchunk *q)
 {
 	const uint8_t *qs = p + (t == CX_Q2_K ? 16 : 32) + 32 * h;
 	const int j = 4 * h;
-	q->lo = cx__q_field(qs, 0, 2, 4, 6, 3, 0);
-	q->hi = cx__q_field(qs + 16, 0, 2, 4, 6, 3, 0);
+	q->lo = vb_or_field(vb_set1(0), qs, 0, 2, 4, 6, 3, 0);
+	q->hi = vb_or_field(vb_set1(0), qs + 16, 0, 2, 4, 6, 3, 0);
 	if (t == CX_Q2_K) {
 		uint64_t s = cx__le64(p + 8 * h);
 		cx__q_sub_scales(s & 0x0f0f0f0f0f0f0f0f, &q->s_lo, &q->s_hi);
@@ -176,18 +175,18 @@ CX_INLINE void cx__q_unpack_k23(cx_dtype t, const uint8_t *p, int h, cx__qchunk 
 		/* minus 32 in every byte, without borrows */
 		lo = ((lo | 0x8080808080808080u) - 0x2020202020202020u) ^ 0x8080808080808080u;
 		cx__q_sub_scales(lo, &q->s_lo, &q->s_hi);
-		q->lo = vb_or(q->lo, cx__q_field(p, j, j + 1, j + 2, j + 3, 1, 2));
-		q->hi = vb_or(q->hi, cx__q_field(p + 16, j, j + 1, j + 2, j + 3, 1, 2));
+		q->lo = vb_or_field(q->lo, p, j, j + 1, j + 2, j + 3, 1, 2);
+		q->hi = vb_or_field(q->hi, p + 16, j, j + 1, j + 2, j + 3, 1, 2);
 		q->d = v16_set1(cx__f16_at(p + 108));
 	}
 }
 
 CX_INLINE void cx__q_unpack_q6(const uint8_t *p, int h, cx__qchunk *q)
 {
-	q->lo = vb_and(vb_srl4(vb_pick16(p + 64 * h, 0, 2, 0, 2), 0, 0, 4, 4), vb_set1(15));
-	q->hi = vb_and(vb_srl4(vb_pick16(p + 64 * h, 1, 3, 1, 3), 0, 0, 4, 4), vb_set1(15));
-	q->lo = vb_or(q->lo, cx__q_field(p + 128 + 32 * h, 0, 2, 4, 6, 3, 4));
-	q->hi = vb_or(q->hi, cx__q_field(p + 144 + 32 * h, 0, 2, 4, 6, 3, 4));
+	cx__qchunk x;
+	cx__q_nibbles(&x, vb_load(p + 64 * h));
+	q->lo = vb_or_field(vb_pick(x.lo, x.hi, 0, 2, 4, 6), p + 128 + 32 * h, 0, 2, 4, 6, 3, 4);
+	q->hi = vb_or_field(vb_pick(x.lo, x.hi, 1, 3, 5, 7), p + 144 + 32 * h, 0, 2, 4, 6, 3, 4);
 	cx__q_sub_scales(cx__le64(p + 192 + 8 * h), &q->s_lo, &q->s_hi);
 	q->d = v16_set1(cx__f16_at(p + 208));
 }
@@ -198,7 +197,7 @@ CX_INLINE void cx__q_unpack_iq4xs(const uint8_t *p, int h, cx__qchunk *q)
 	s = (sl & 15) | (sl & 0xf0) << 4 | (sl & 0xf00) << 8 | (sl & 0xf000) << 12;
 	s |= (sh & 3) << 4 | (sh & 12) << 10 | (sh & 48) << 16 | (sh & 192) << 22;
 	s = ((s | 0x80808080u) - 0x20202020u) ^ 0x80808080u; /* minus 32 in every byte */
-	cx__q_nibbles(q, vb_gather16(p + 8 + 64 * h, 0, 16, 32, 48));
+	cx__q_nibbles(q, vb_load(p + 8 + 64 * h));
 	cx__q_lookup(q, cx__iq4_bytes);
 	q->d = v16_mul(v16i_to_f(v16i_spread(s, 0, 1, 2, 3)), v16_set1(cx__f16_at(p)));
 }

@@ -176,23 +176,21 @@ CX_INLINE vb vb_or_bits(vb x, uint64_t m, uint8_t val)
 {
 	return CX_V2(vb, _mm256_or_si256(x.a, vb_bits32((uint32_t)m, val)), _mm256_or_si256(x.b, vb_bits32((uint32_t)(m >> 32), val)));
 }
-CX_INLINE vb vb_gather16(const uint8_t *p, int o0, int o1, int o2, int o3)
+CX_INLINE vb vb_gather16(const uint8_t *p, int size, int o0, int o1, int o2, int o3)
 {
+	(void)size;
 #define LD(o) _mm_loadu_si128((const __m128i *)(p + (o)))
 	return CX_V2(vb, _mm256_inserti128_si256(_mm256_castsi128_si256(LD(o0)), LD(o1), 1),
 		_mm256_inserti128_si256(_mm256_castsi128_si256(LD(o2)), LD(o3), 1));
 #undef LD
 }
-CX_INLINE vb vb_pick16(const uint8_t *p, int i0, int i1, int i2, int i3)
-{
-	return vb_gather16(p, 16 * i0, 16 * i1, 16 * i2, 16 * i3);
-}
 CX_INLINE v16 v16_spread4(float f0, float f1, float f2, float f3)
 {
 	return CX_V2(v16, _mm256_setr_ps(f0, f0, f0, f0, f1, f1, f1, f1), _mm256_setr_ps(f2, f2, f2, f2, f3, f3, f3, f3));
 }
-CX_INLINE v16 v16_f16x4(const uint8_t *p, int o0, int o1, int o2, int o3)
+CX_INLINE v16 v16_f16x4(const uint8_t *p, int size, int o0, int o1, int o2, int o3)
 {
+	(void)size;
 	uint16_t h[4];
 	float f[4];
 	memcpy(&h[0], p + o0, 2);
@@ -250,6 +248,28 @@ CX_INLINE void v16i_store_i8(void *p, v16i x)
 	r = _mm256_permute4x64_epi64(r, 0xd8);
 	_mm_storeu_si128((__m128i *)p, _mm_packus_epi16(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1)));
 }
+/* Groups i0..i3 of the eight of a (0..3) and b (4..7). */
+CX_INLINE vb vb_pick(vb a, vb b, int i0, int i1, int i2, int i3)
+{
+	uint8_t t[128];
+	vb_store(t, a);
+	vb_store(t + 64, b);
+	return vb_gather16(t, 128, 16 * i0, 16 * i1, 16 * i2, 16 * i3);
+}
+/* x | (bits of the 16 bytes at p, the one at n_i moved to position `up` in group i) & mask << up. */
+CX_INLINE vb vb_or_field(vb x, const uint8_t *p, int n0, int n1, int n2, int n3, uint8_t mask, int up)
+{
+	vb f = vb_and(vb_srl4(vb_gather16(p, 16, 0, 0, 0, 0), n0, n1, n2, n3), vb_set1(mask));
+	return vb_or(x, up ? vb_sll(f, up) : f);
+}
+/* Eight scales and mins, one per byte, times d and -dmin (halves at p): those of blocks j..j+3 to lanes. */
+CX_INLINE void v16_scale_min(const uint8_t *p, uint64_t sc, uint64_t mn, int j, v16 *d, v16 *m)
+{
+	*d = v16_mul(v16i_to_f(v16i_spread(sc, j, j + 1, j + 2, j + 3)), v16_set1(cx__f16_at(p)));
+	*m = v16_mul(v16i_to_f(v16i_spread(mn, j, j + 1, j + 2, j + 3)), v16_set1(-cx__f16_at(p + 2)));
+}
+#define vb_keep(x) ((void)0)
+#define v16_keep(x) ((void)0)
 #undef CX_V2
 
 #endif

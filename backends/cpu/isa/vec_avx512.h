@@ -116,44 +116,63 @@ CX_INLINE vb vb_table(const uint8_t *t16, vb idx)
 /* x | val in the bytes whose bit in m is set; x has none of the bits of val. */
 CX_INLINE vb vb_or_bits(vb x, uint64_t m, uint8_t val) { return _mm512_mask_add_epi8(x, m, x, vb_set1(val)); }
 
-/* Four groups of 16 bytes at constant offsets; two loads and one permutation where they fit, never reading
- * outside [p + least offset, p + greatest offset + 16). Offsets ascend. */
-CX_INLINE vb vb_gather16(const uint8_t *p, int o0, int o1, int o2, int o3)
+/* Four groups of 16 bytes at constant, rising offsets from p, where `size` bytes may be read. Two loads and one
+ * permutation where that fits; the first load is at p, to be shared with v16_f16x4(). */
+CX_INLINE vb vb_gather16(const uint8_t *p, int size, int o0, int o1, int o2, int o3)
 {
 	if (o1 == o0 + 16 && o2 == o0 + 32 && o3 == o0 + 48) return _mm512_loadu_si512(p + o0);
-	if (o0 == o1 && o0 == o2 && o0 == o3)
-		return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(p + o0)));
-	if (o3 - o0 >= 48 && o1 + 16 <= o0 + 64 && (o2 + 16 <= o0 + 64 || o2 >= o3 - 48)) {
-		__m512i a = _mm512_loadu_si512(p + o0), b = _mm512_loadu_si512(p + o3 - 48);
-		int i1 = o1 - o0, i2 = o2 + 16 <= o0 + 64 ? o2 - o0 : 64 + o2 - (o3 - 48);
+	if (o0 == o3) return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(p + o0)));
+	int from = o1 + 16 <= 64 ? 0 : o0, then = from == 0 && o2 >= 64 && o3 + 16 <= 128 && size >= 128 ? 64 : o3 - 48;
+	__m512i a = _mm512_loadu_si512(p + from), b = _mm512_loadu_si512(p + then);
+	int i0 = o0 - from, i1 = o1 - from, i2 = o2 >= then ? 64 + o2 - then : o2 - from, i3 = 64 + o3 - then;
 #define Q8B(s) ((int64_t)(((uint64_t)(s) * 0x0101010101010101u) + 0x0706050403020100u))
-		__m512i idx = _mm512_setr_epi64(Q8B(0), Q8B(8), Q8B(i1), Q8B(i1 + 8), Q8B(i2), Q8B(i2 + 8), Q8B(112), Q8B(120));
+	__m512i idx = _mm512_setr_epi64(Q8B(i0), Q8B(i0 + 8), Q8B(i1), Q8B(i1 + 8), Q8B(i2), Q8B(i2 + 8), Q8B(i3), Q8B(i3 + 8));
 #undef Q8B
-		return _mm512_permutex2var_epi8(a, idx, b);
-	}
-	__m512i x = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(p + o0)));
-	x = _mm512_inserti32x4(x, _mm_loadu_si128((const __m128i *)(p + o1)), 1);
-	x = _mm512_inserti32x4(x, _mm_loadu_si128((const __m128i *)(p + o2)), 2);
-	return _mm512_inserti32x4(x, _mm_loadu_si128((const __m128i *)(p + o3)), 3);
+	return _mm512_permutex2var_epi8(a, idx, b);
 }
-/* The 64 bytes at p as four groups of 16: groups i0..i3 of them. */
-CX_INLINE vb vb_pick16(const uint8_t *p, int i0, int i1, int i2, int i3)
+/* Groups i0..i3 of the eight of a (0..3) and b (4..7). */
+CX_INLINE vb vb_pick(vb a, vb b, int i0, int i1, int i2, int i3)
 {
-	return _mm512_permutexvar_epi64(_mm512_setr_epi64(2 * i0, 2 * i0 + 1, 2 * i1, 2 * i1 + 1, 2 * i2, 2 * i2 + 1,
-		2 * i3, 2 * i3 + 1), _mm512_loadu_si512(p));
+	return _mm512_permutex2var_epi64(a, _mm512_setr_epi64(2 * i0, 2 * i0 + 1, 2 * i1, 2 * i1 + 1, 2 * i2, 2 * i2 + 1,
+		2 * i3, 2 * i3 + 1), b);
 }
-/* Four halves at constant offsets, each to four lanes; reads at most [p, p + max(64, o3 + 2)). o0 is 0. */
-CX_INLINE v16 v16_f16x4(const uint8_t *p, int o0, int o1, int o2, int o3)
+/* x | (bits of the 16 bytes at p, the one at n_i moved to position `up` in group i) & mask << up. */
+CX_INLINE vb vb_or_field(vb x, const uint8_t *p, int n0, int n1, int n2, int n3, uint8_t mask, int up)
 {
-	__m512i a = _mm512_loadu_si512(p + o0), idx, w;
-	int b0 = o3 + 2 <= 64 ? 0 : o3 + 2 - 64;
-	int i1 = o1 / 2, i2 = o2 + 2 <= 64 ? o2 / 2 : 32 + (o2 - b0) / 2, i3 = b0 ? 63 : o3 / 2;
+#define SH(n) ((int64_t)(0x3830282018100800u + 0x0101010101010101u * (uint64_t)(64 + (n) - up)) & 0x3f3f3f3f3f3f3f3f)
+	__m512i idx = _mm512_setr_epi64(SH(n0), SH(n0), SH(n1), SH(n1), SH(n2), SH(n2), SH(n3), SH(n3));
+#undef SH
+	__m512i f = _mm512_multishift_epi64_epi8(idx, vb_gather16(p, 16, 0, 0, 0, 0));
+	return _mm512_ternarylogic_epi64(x, f, vb_set1((uint8_t)(mask << up)), 0xf8);
+}
+/* Four halves at constant, rising offsets from p, each to four lanes; at least 64 bytes of `size` may be read. */
+CX_INLINE v16 v16_f16x4(const uint8_t *p, int size, int o0, int o1, int o2, int o3)
+{
+	__m512i a = _mm512_loadu_si512(p), idx, w;
+	int then = o3 + 2 <= 64 ? 0 : o2 >= 64 && size >= 128 ? 64 : o3 + 2 - 64;
+	int i2 = o2 + 2 <= 64 ? o2 / 2 : 32 + (o2 - then) / 2, i3 = then ? 32 + (o3 - then) / 2 : o3 / 2;
 #define Q4W(s) ((int64_t)((uint64_t)(s) * 0x0001000100010001u))
-	idx = _mm512_setr_epi64(Q4W(0), Q4W(i1), Q4W(i2), Q4W(i3), 0, 0, 0, 0);
+	idx = _mm512_setr_epi64(Q4W(o0 / 2), Q4W(o1 / 2), Q4W(i2), Q4W(i3), 0, 0, 0, 0);
 #undef Q4W
-	w = b0 ? _mm512_permutex2var_epi16(a, idx, _mm512_loadu_si512(p + b0)) : _mm512_permutexvar_epi16(idx, a);
+	w = then ? _mm512_permutex2var_epi16(a, idx, _mm512_loadu_si512(p + then)) : _mm512_permutexvar_epi16(idx, a);
 	return _mm512_cvtph_ps(_mm512_castsi512_si256(w));
 }
+/* Eight scales and mins, one per byte, times d and -dmin (halves at p): those of blocks j..j+3 to lanes. */
+CX_INLINE void v16_scale_min(const uint8_t *p, uint64_t sc, uint64_t mn, int j, v16 *d, v16 *m)
+{
+	uint32_t h = (uint32_t)cx__load_le16(p) | (uint32_t)(cx__load_le16(p + 2) ^ 0x8000) << 16;
+	__m512 f = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_set_epi64x((int64_t)mn, (int64_t)sc)));
+	__m512 s = _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1),
+		_mm512_castps128_ps512(_mm_cvtph_ps(_mm_cvtsi32_si128((int32_t)h))));
+	f = _mm512_mul_ps(f, s);
+#define IDX(j) _mm512_setr_epi32(j, j, j, j, j + 1, j + 1, j + 1, j + 1, j + 2, j + 2, j + 2, j + 2, j + 3, j + 3, j + 3, j + 3)
+	*d = _mm512_permutexvar_ps(IDX(j), f);
+	*m = _mm512_permutexvar_ps(IDX(8 + j), f);
+#undef IDX
+}
+/* Stays in a register: the compiler would otherwise load it again for every use. */
+#define vb_keep(x) __asm__("" : "+v"(x))
+#define v16_keep(x) __asm__("" : "+v"(x))
 CX_INLINE v16 v16_spread4(float f0, float f1, float f2, float f3)
 {
 	__m512 x = _mm512_castps128_ps512(_mm_setr_ps(f0, f1, f2, f3));

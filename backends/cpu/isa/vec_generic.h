@@ -153,8 +153,9 @@ CX_INLINE vb vb_or_bits(vb x, uint64_t m, uint8_t val)
 	CX_B(i) x.b[i] = (uint8_t)(x.b[i] | (m >> i & 1 ? val : 0));
 	return x;
 }
-CX_INLINE vb vb_gather16(const uint8_t *p, int o0, int o1, int o2, int o3)
+CX_INLINE vb vb_gather16(const uint8_t *p, int size, int o0, int o1, int o2, int o3)
 {
+	(void)size;
 	vb r;
 	memcpy(r.b, p + o0, 16);
 	memcpy(r.b + 16, p + o1, 16);
@@ -162,16 +163,13 @@ CX_INLINE vb vb_gather16(const uint8_t *p, int o0, int o1, int o2, int o3)
 	memcpy(r.b + 48, p + o3, 16);
 	return r;
 }
-CX_INLINE vb vb_pick16(const uint8_t *p, int i0, int i1, int i2, int i3)
-{
-	return vb_gather16(p, 16 * i0, 16 * i1, 16 * i2, 16 * i3);
-}
 CX_INLINE v16 v16_spread4(float f0, float f1, float f2, float f3)
 {
 	return (v16){{{f0, f0, f0, f0}, {f1, f1, f1, f1}, {f2, f2, f2, f2}, {f3, f3, f3, f3}}};
 }
-CX_INLINE v16 v16_f16x4(const uint8_t *p, int o0, int o1, int o2, int o3)
+CX_INLINE v16 v16_f16x4(const uint8_t *p, int size, int o0, int o1, int o2, int o3)
 {
+	(void)size;
 	return v16_spread4(cx_f16_load(p + o0), cx_f16_load(p + o1), cx_f16_load(p + o2), cx_f16_load(p + o3));
 }
 CX_INLINE v16i v16i_spread(uint64_t x, int i0, int i1, int i2, int i3)
@@ -212,6 +210,29 @@ CX_INLINE vb vb_mul16(vb x, v16i s)
 CX_INLINE vb vb_load(const void *p) { vb r; memcpy(&r, p, sizeof r); return r; }
 CX_INLINE void vb_store(void *p, vb x) { memcpy(p, &x, sizeof x); }
 CX_INLINE void v16i_store_i8(void *p, v16i x) { CX_GET(int32_t, a, x); CX_L(i) ((uint8_t *)p)[i] = (uint8_t)a[i]; }
+
+/* Groups i0..i3 of the eight of a (0..3) and b (4..7). */
+CX_INLINE vb vb_pick(vb a, vb b, int i0, int i1, int i2, int i3)
+{
+	uint8_t t[128];
+	vb_store(t, a);
+	vb_store(t + 64, b);
+	return vb_gather16(t, 128, 16 * i0, 16 * i1, 16 * i2, 16 * i3);
+}
+/* x | (bits of the 16 bytes at p, the one at n_i moved to position `up` in group i) & mask << up. */
+CX_INLINE vb vb_or_field(vb x, const uint8_t *p, int n0, int n1, int n2, int n3, uint8_t mask, int up)
+{
+	vb f = vb_and(vb_srl4(vb_gather16(p, 16, 0, 0, 0, 0), n0, n1, n2, n3), vb_set1(mask));
+	return vb_or(x, up ? vb_sll(f, up) : f);
+}
+/* Eight scales and mins, one per byte, times d and -dmin (halves at p): those of blocks j..j+3 to lanes. */
+CX_INLINE void v16_scale_min(const uint8_t *p, uint64_t sc, uint64_t mn, int j, v16 *d, v16 *m)
+{
+	*d = v16_mul(v16i_to_f(v16i_spread(sc, j, j + 1, j + 2, j + 3)), v16_set1(cx__f16_at(p)));
+	*m = v16_mul(v16i_to_f(v16i_spread(mn, j, j + 1, j + 2, j + 3)), v16_set1(-cx__f16_at(p + 2)));
+}
+#define vb_keep(x) ((void)0)
+#define v16_keep(x) ((void)0)
 
 #undef CX_OP
 #undef CX_CMP

@@ -83,7 +83,7 @@ CX_INLINE v16 v16_tanh(v16 x)
 	p = v16_fma(p, z, v16_set1(-3.33332819422e-1f));
 	p = v16_fma(v16_mul(p, z), x, x);
 	far_ = v16_sub(one, v16_div(v16_set1(2.0f), v16_add(v16_exp(v16_add(a, a)), one)));
-	return v16_select(v16_lt(a, v16_set1(0.625f)), p, v16_copysign(far_, x));
+	return v16_copysign(v16_select(v16_lt(a, v16_set1(0.625f)), p, far_), x); /* -0 too */
 }
 
 /* 1 / (1 + e^-x), without overflow: e^-|x| is at most 1. */
