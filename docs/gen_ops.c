@@ -5,11 +5,21 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct { cx_kind kind; const char *title; } parts[] = {
-	{CX_KIND_LEAF, "Leaves"}, {CX_KIND_VIEW, "Views"}, {CX_KIND_MAP, "Elementwise, and updates"},
-	{CX_KIND_ROW, "Reductions and row ops"}, {CX_KIND_TILE, "Products"}, {CX_KIND_ATTN, "Attention"},
-	{CX_KIND_MOVE, "Moving data"}, {CX_KIND_SCAN, "Sequences"}, {CX_KIND_LOSS, "Losses"},
-	{CX_KIND_GEN, "Generators"}, {CX_KIND_FUSED, "Made by the planner"},
+static const struct {
+	cx_kind kind;
+	const char *title;
+} parts[] = {
+	{CX_KIND_LEAF, "Leaves"},
+	{CX_KIND_VIEW, "Views"},
+	{CX_KIND_MAP, "Elementwise, and updates"},
+	{CX_KIND_ROW, "Reductions and row ops"},
+	{CX_KIND_TILE, "Products"},
+	{CX_KIND_ATTN, "Attention"},
+	{CX_KIND_MOVE, "Moving data"},
+	{CX_KIND_SCAN, "Sequences"},
+	{CX_KIND_LOSS, "Losses"},
+	{CX_KIND_GEN, "Generators"},
+	{CX_KIND_FUSED, "Made by the planner"},
 	{CX_KIND_META, "Outputs of nodes with several"},
 };
 
@@ -48,7 +58,9 @@ static void write_op(FILE *f, const cx_op_info *op)
 
 static void write_dtypes(FILE *f)
 {
-	fputs("\n## Element types\n\n| name | elements | bytes | GGUF id | layout |\n|---|---|---|---|---|\n", f);
+	fputs("\n## Element types\n\n| name | elements | bytes | GGUF id | layout "
+		  "|\n|---|---|---|---|---|\n",
+		f);
 	for (int i = 0; i < CX_DTYPE_COUNT; i++) {
 		const cx_dtype_info *d = cx_dtype_get((cx_dtype)i);
 		fprintf(f, "| `%s` | %d | %d | ", d->name, d->block_elems, d->block_bytes);
@@ -62,12 +74,20 @@ static void write_dtypes(FILE *f)
 static void write_ops(FILE *f)
 {
 	fputs("# Ops\n\nWritten by `make docs` from `graph/ops.def`; do not edit.\n\n"
-	      "The constructor of op `softmax` is `cx_softmax(graph, operands..., &attributes or NULL)`; in text it is\n"
-	      "`softmax(%0) {scale=0.125}` (see GRAPH_TEXT.md). Operands past the least number may be absent (`CX_NONE`, `_`).\n"
-	      "Attributes are shown with their defaults. Tolerance: how near a backend must be to the reference, as normalised\n"
-	      "mean square error for f32, f16 and bf16 results. Gradient `open`: it has one or will; `stop`: it has none.\n", f);
+		  "The constructor of op `softmax` is `cx_softmax(graph, operands..., &attributes or "
+		  "NULL)`; in text it is\n"
+		  "`softmax(%0) {scale=0.125}` (see GRAPH_TEXT.md). Operands past the least number may be "
+		  "absent (`CX_NONE`, `_`).\n"
+		  "Attributes are shown with their defaults. Tolerance: how near a backend must be to the "
+		  "reference, as normalised\n"
+		  "mean square error for f32, f16 and bf16 results. Gradient `open`: it has one or will; "
+		  "`stop`: it has none.\n",
+		f);
 	for (size_t p = 0; p < sizeof parts / sizeof parts[0]; p++) {
-		fprintf(f, "\n## %s\n\n| op | operands | attributes | outputs | tolerance | gradient | meaning |\n", parts[p].title);
+		fprintf(f,
+			"\n## %s\n\n| op | operands | attributes | outputs | tolerance | gradient | meaning "
+			"|\n",
+			parts[p].title);
 		fputs("|---|---|---|---|---|---|---|\n", f);
 		for (int i = 0; i < CX_OP_COUNT; i++)
 			if (cx__ops[i].kind == parts[p].kind) write_op(f, &cx__ops[i]);

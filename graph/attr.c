@@ -8,25 +8,33 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- defaults ----------------------------------------------------------------------------------------- */
+/* ---- defaults -------------------------------------------------------------------------------- */
 
 #define DEFAULT_I(x) x
 #define DEFAULT_F(x) x
 #define DEFAULT_B(x) x
 #define DEFAULT_D(x) x
 #define DEFAULT_O(x) x
-#define DEFAULT_L(x) {x}
+#define DEFAULT_L(x)                                                                               \
+	{                                                                                              \
+		x                                                                                          \
+	}
 #define X(kind, name, def, doc) .name = DEFAULT_##kind(def),
-#define CX_ATTR(attr, fields) static const cx_attr_##attr defaults_##attr = {fields .pad_ = 0};
+#define CX_ATTR(attr, fields) static const cx_attr_##attr defaults_##attr = {fields.pad_ = 0};
 #include "graph/attrs.def"
 #undef CX_ATTR
 #undef X
 
-#define CX_ATTR(attr, fields) cx_attr_##attr cx_attr_##attr##_default(void) { return defaults_##attr; }
+#define CX_ATTR(attr, fields)                                                                      \
+	cx_attr_##attr cx_attr_##attr##_default(void)                                                  \
+	{                                                                                              \
+		return defaults_##attr;                                                                    \
+	}
 #include "graph/attrs.def"
 #undef CX_ATTR
 
-/* ---- field tables: X turns a row's fields into a comma list, EACH applies FIELD(attr, field) to it ------ */
+/* ---- field tables: X turns a row's fields into a comma list, EACH applies FIELD(attr, field) to
+ * it ------ */
 
 #define UNPACK(...) __VA_ARGS__
 #define FIELD_(attr, kind, name, def, doc) {(#kind)[0], #name, doc, offsetof(cx_attr_##attr, name)},
@@ -44,19 +52,21 @@
 #define EACH_10(attr, f, ...) FIELD(attr, f) EACH_9(attr, __VA_ARGS__)
 #define EACH_11(attr, f, ...) FIELD(attr, f) EACH_10(attr, __VA_ARGS__)
 #define EACH_PICK(a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, each, ...) each
-#define EACH(attr, ...) \
-	EACH_PICK(__VA_ARGS__, EACH_11, EACH_10, EACH_9, EACH_8, EACH_7, EACH_6, EACH_5, EACH_4, EACH_3, EACH_2, EACH_1, ~) \
+#define EACH(attr, ...)                                                                            \
+	EACH_PICK(__VA_ARGS__, EACH_11, EACH_10, EACH_9, EACH_8, EACH_7, EACH_6, EACH_5, EACH_4,       \
+		EACH_3, EACH_2, EACH_1, ~)                                                                 \
 	(attr, __VA_ARGS__)
 #define X(kind, name, def, doc) (kind, name, def, doc),
-#define CX_ATTR(attr, fields) static const cx_field fields_##attr[] = {EACH(attr, fields ~) {0, NULL, NULL, 0}};
+#define CX_ATTR(attr, fields)                                                                      \
+	static const cx_field fields_##attr[] = {EACH(attr, fields ~){0, NULL, NULL, 0}};
 #include "graph/attrs.def"
 #undef CX_ATTR
 #undef X
 
 const cx_attr_info cx__attrs[CX_ATTR_COUNT] = {
-#define CX_ATTR(attr, fields)                                                                            \
-	[CX_ATTR_##attr] = {#attr, sizeof(cx_attr_##attr), sizeof fields_##attr / sizeof(cx_field) - 1, \
-	                    fields_##attr, &defaults_##attr},
+#define CX_ATTR(attr, fields)                                                                      \
+	[CX_ATTR_##attr] = {#attr, sizeof(cx_attr_##attr),                                             \
+		sizeof fields_##attr / sizeof(cx_field) - 1, fields_##attr, &defaults_##attr},
 #include "graph/attrs.def"
 #undef CX_ATTR
 };
@@ -65,11 +75,12 @@ const cx_field *cx__field_by_name(cx_attr_id id, const char *name, size_t n)
 {
 	const cx_attr_info *info = &cx__attrs[id];
 	for (uint16_t i = 0; i < info->n_fields; i++)
-		if (strlen(info->fields[i].name) == n && memcmp(info->fields[i].name, name, n) == 0) return &info->fields[i];
+		if (strlen(info->fields[i].name) == n && memcmp(info->fields[i].name, name, n) == 0)
+			return &info->fields[i];
 	return NULL;
 }
 
-/* ---- lists and comparison ----------------------------------------------------------------------------- */
+/* ---- lists and comparison -------------------------------------------------------------------- */
 
 cx_list cx_list_of(int32_t n, ...)
 {
@@ -90,15 +101,23 @@ cx_list cx_list_from(int32_t n, const int64_t *v)
 	return l;
 }
 
-static const void *field_at(const cx_field *f, const void *attr) { return (const char *)attr + f->offset; }
+static const void *field_at(const cx_field *f, const void *attr)
+{
+	return (const char *)attr + f->offset;
+}
 
 static size_t scalar_size(char kind)
 {
 	switch (kind) {
-	case 'I': case 'O': return sizeof(int64_t);
-	case 'F': return sizeof(float);
-	case 'D': return sizeof(cx_dtype);
-	default: return sizeof(bool);
+	case 'I':
+	case 'O':
+		return sizeof(int64_t);
+	case 'F':
+		return sizeof(float);
+	case 'D':
+		return sizeof(cx_dtype);
+	default:
+		return sizeof(bool);
 	}
 }
 
@@ -106,7 +125,8 @@ bool cx__field_equal(const cx_field *f, const void *a, const void *b)
 {
 	const void *x = field_at(f, a), *y = field_at(f, b);
 	const cx_list *l = x, *m = y;
-	if (f->kind != 'L') return memcmp(x, y, scalar_size(f->kind)) == 0; /* bits: -0 is not 0, NaN equals itself */
+	if (f->kind != 'L')
+		return memcmp(x, y, scalar_size(f->kind)) == 0; /* bits: -0 is not 0, NaN equals itself */
 	return l->n == m->n && memcmp(l->v, m->v, (size_t)l->n * sizeof l->v[0]) == 0;
 }
 
@@ -117,12 +137,13 @@ bool cx__attr_equal(cx_attr_id id, const void *a, const void *b)
 	return true;
 }
 
-/* ---- text --------------------------------------------------------------------------------------------- */
+/* ---- text ------------------------------------------------------------------------------------ */
 
 size_t cx__float_print(float x, char *buf, size_t size)
 {
 	int n = isnan(x) ? snprintf(buf, size, "nan") : snprintf(buf, size, "%.9g", (double)x);
-	for (char *c = buf; *c; c++) /* another decimal point than '.' comes from the program's locale */
+	for (char *c = buf; *c;
+		 c++) /* another decimal point than '.' comes from the program's locale */
 		if (!strchr("0123456789+-.einfa", *c)) *c = '.';
 	return (size_t)n;
 }
@@ -164,11 +185,16 @@ size_t cx__field_print(const cx_field *f, const void *attr, char *buf, size_t si
 	const cx_list *l = p;
 	size_t at = 0;
 	switch (f->kind) {
-	case 'I': return (size_t)snprintf(buf, size, "%lld", (long long)*(const int64_t *)p);
-	case 'F': return cx__float_print(*(const float *)p, buf, size);
-	case 'B': return (size_t)snprintf(buf, size, "%s", *(const bool *)p ? "true" : "false");
-	case 'D': return (size_t)snprintf(buf, size, "%s", cx_dtype_get(*(const cx_dtype *)p)->name);
-	case 'O': return (size_t)snprintf(buf, size, "%s", cx__ops[*(const int64_t *)p].name);
+	case 'I':
+		return (size_t)snprintf(buf, size, "%lld", (long long)*(const int64_t *)p);
+	case 'F':
+		return cx__float_print(*(const float *)p, buf, size);
+	case 'B':
+		return (size_t)snprintf(buf, size, "%s", *(const bool *)p ? "true" : "false");
+	case 'D':
+		return (size_t)snprintf(buf, size, "%s", cx_dtype_get(*(const cx_dtype *)p)->name);
+	case 'O':
+		return (size_t)snprintf(buf, size, "%s", cx__ops[*(const int64_t *)p].name);
 	default:
 		buf[at++] = '[';
 		for (int i = 0; i < l->n; i++)
@@ -201,11 +227,14 @@ bool cx__field_parse(const cx_field *f, void *attr, const char *text, size_t n)
 	char name[16];
 	cx_op op;
 	switch (f->kind) {
-	case 'I': return cx__int_parse(text, n, p);
-	case 'F': return cx__float_parse(text, n, p);
+	case 'I':
+		return cx__int_parse(text, n, p);
+	case 'F':
+		return cx__float_parse(text, n, p);
 	case 'B':
 		*(bool *)p = n == 4;
-		return (n == 4 && memcmp(text, "true", 4) == 0) || (n == 5 && memcmp(text, "false", 5) == 0);
+		return (n == 4 && memcmp(text, "true", 4) == 0) ||
+			   (n == 5 && memcmp(text, "false", 5) == 0);
 	case 'D':
 		if (n >= sizeof name) return false;
 		memcpy(name, text, n);
@@ -215,6 +244,7 @@ bool cx__field_parse(const cx_field *f, void *attr, const char *text, size_t n)
 		if (!cx__op_by_name(text, n, &op)) return false;
 		*(int64_t *)p = op;
 		return true;
-	default: return list_parse(p, text, n);
+	default:
+		return list_parse(p, text, n);
 	}
 }

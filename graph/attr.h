@@ -1,4 +1,5 @@
-/* attr.h - attributes as text: one field at a time, by the tables of attr.c; for text.c and text_parse.c. */
+/* attr.h - attributes as text: one field at a time, by the tables of attr.c; for text.c and
+ * text_parse.c. */
 #ifndef CX_ATTR_H
 #define CX_ATTR_H
 
@@ -6,7 +7,8 @@
 
 enum { CX_FIELD_TEXT_MAX = 160 }; /* bytes that the text of any field's value fits in */
 
-/* "1e-05", "true", "f16", "[0,2]": the value of one field; floats round-trip exactly. Returns the length. */
+/* "1e-05", "true", "f16", "[0,2]": the value of one field; floats round-trip exactly. Returns the
+ * length. */
 size_t cx__field_print(const cx_field *f, const void *attr, char *buf, size_t size);
 /* Reads what print wrote; `text` has n bytes. False if it is not a value of that field. */
 bool cx__field_parse(const cx_field *f, void *attr, const char *text, size_t n);

@@ -1,10 +1,12 @@
-/* dtype.c - the table of element types (dtype.def), look-up by name and by GGUF id, bytes of a dense tensor. */
+/* dtype.c - the table of element types (dtype.def), look-up by name and by GGUF id, bytes of a
+ * dense tensor. */
 #include "graph/cx.h"
 
 #include <string.h>
 
 static const cx_dtype_info infos[CX_DTYPE_COUNT] = {
-#define CX_DTYPE(id, name, elems, bytes, cls, gguf, doc) [CX_##id] = {name, elems, bytes, CX_CLASS_##cls, gguf, doc},
+#define CX_DTYPE(id, name, elems, bytes, cls, gguf, doc)                                           \
+	[CX_##id] = {name, elems, bytes, CX_CLASS_##cls, gguf, doc},
 #include "graph/dtype.def"
 #undef CX_DTYPE
 };

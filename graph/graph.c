@@ -1,8 +1,10 @@
-/* graph.c - building a cx_graph: leaves, nodes, outputs, names, scopes, sticky errors, versions of states.
+/* graph.c - building a cx_graph: leaves, nodes, outputs, names, scopes, sticky errors, versions of
+ * states.
  *
- * Every node is made by add_leaf() or cx__node_add(). All that can fail is done before the graph changes, so a failed
- * graph still holds the nodes made before; the first error stays in g->first_error and turns later calls into
- * no-ops. Leaf names are taken as given; the scope prefixes labels (cx_named) and messages only. */
+ * Every node is made by add_leaf() or cx__node_add(). All that can fail is done before the graph
+ * changes, so a failed graph still holds the nodes made before; the first error stays in
+ * g->first_error and turns later calls into no-ops. Leaf names are taken as given; the scope
+ * prefixes labels (cx_named) and messages only. */
 #include "graph/shape.h"
 
 #include <stdio.h>
@@ -16,7 +18,10 @@ typedef struct scope_frame {
 	char text[MAX_SCOPE + 1];
 } scope_frame;
 
-typedef struct name_slot { const char *name; uint8_t kind; } name_slot;
+typedef struct name_slot {
+	const char *name;
+	uint8_t kind;
+} name_slot;
 
 /* Behind g->names: an open-addressing set of (kind, name), and the stack of scopes. */
 typedef struct name_set {
@@ -54,7 +59,7 @@ void cx_graph_free(cx_graph *g)
 	cx_free(&alloc, g, sizeof *g);
 }
 
-/* ---- errors ------------------------------------------------------------------------------------------- */
+/* ---- errors ---------------------------------------------------------------------------------- */
 
 /* " in 'blk.3.' (model.c:77)": where the next node would come from. */
 static const char *place_text(const cx_graph *g, char *buf, size_t size)
@@ -64,7 +69,8 @@ static const char *place_text(const cx_graph *g, char *buf, size_t size)
 	buf[0] = 0;
 	if (g->scope[0]) n = snprintf(buf, size, " in '%s'", g->scope);
 	file = file ? file + 1 : g->at_file;
-	if (file && n >= 0 && (size_t)n < size) snprintf(buf + n, size - (size_t)n, " (%s:%d)", file, g->at_line);
+	if (file && n >= 0 && (size_t)n < size)
+		snprintf(buf + n, size - (size_t)n, " (%s:%d)", file, g->at_line);
 	return buf;
 }
 
@@ -73,7 +79,9 @@ static cx_tensor fail(cx_graph *g, const char *what, const char *name, const cx_
 {
 	char place[208];
 	place_text(g, place, sizeof place);
-	if (name) cx__fail(&g->first_error, e->code, e->file, e->line, "%s '%.80s'%s: %s", what, name, place, e->msg);
+	if (name)
+		cx__fail(&g->first_error, e->code, e->file, e->line, "%s '%.80s'%s: %s", what, name, place,
+			e->msg);
 	else cx__fail(&g->first_error, e->code, e->file, e->line, "%s%s: %s", what, place, e->msg);
 	return CX_NONE;
 }
@@ -92,8 +100,10 @@ cx_status cx_graph_finish(cx_graph *g, cx_err *err)
 {
 	bool writes = g->n_outputs > 0;
 	if (g->first_error.code != CX_OK)
-		return cx__fail(err, g->first_error.code, g->first_error.file, g->first_error.line, "%s", g->first_error.msg);
-	for (uint32_t i = 0; i < g->n_nodes && !writes; i++) writes = (g->nodes[i].flags & CX_NODE_STATE_UPDATED) != 0;
+		return cx__fail(err, g->first_error.code, g->first_error.file, g->first_error.line, "%s",
+			g->first_error.msg);
+	for (uint32_t i = 0; i < g->n_nodes && !writes; i++)
+		writes = (g->nodes[i].flags & CX_NODE_STATE_UPDATED) != 0;
 	if (!writes) return CX_FAIL(err, CX_ERR_ARGUMENT, "graph has no output and updates no state");
 	g->finished = true;
 	return CX_OK;
@@ -107,17 +117,19 @@ const char *cx__node_text(const cx_graph *g, uint32_t id, char *buf, size_t size
 	file = file ? file + 1 : n->file;
 	if ((n->scope[0] || n->name[0]) && at >= 0 && (size_t)at < size)
 		at += snprintf(buf + at, size - (size_t)at, " '%s%s'", n->scope, n->name);
-	if (file && at >= 0 && (size_t)at < size) snprintf(buf + at, size - (size_t)at, " (%s:%d)", file, n->line);
+	if (file && at >= 0 && (size_t)at < size)
+		snprintf(buf + at, size - (size_t)at, " (%s:%d)", file, n->line);
 	return buf;
 }
 
-/* ---- names and scopes --------------------------------------------------------------------------------- */
+/* ---- names and scopes ------------------------------------------------------------------------ */
 
 static bool name_ok(const char *s, size_t max)
 {
 	size_t n = 0;
 	for (; s && s[n]; n++)
-		if (n == max || s[n] < 0x20 || s[n] > 0x7e || s[n] == '"' || s[n] == '\'' || s[n] == '\\') return false;
+		if (n == max || s[n] < 0x20 || s[n] > 0x7e || s[n] == '"' || s[n] == '\'' || s[n] == '\\')
+			return false;
 	return n > 0;
 }
 
@@ -131,19 +143,22 @@ static uint32_t name_hash(uint8_t kind, const char *s)
 static name_slot *name_find(const name_set *set, uint8_t kind, const char *name)
 {
 	uint32_t i = name_hash(kind, name) & (set->cap - 1);
-	while (set->slots[i].name && (set->slots[i].kind != kind || strcmp(set->slots[i].name, name) != 0))
+	while (
+		set->slots[i].name && (set->slots[i].kind != kind || strcmp(set->slots[i].name, name) != 0))
 		i = (i + 1) & (set->cap - 1);
 	return &set->slots[i];
 }
 
-/* Copies the name and enters it; NULL with *e filled when it is malformed, taken, or memory is out. */
+/* Copies the name and enters it; NULL with *e filled when it is malformed, taken, or memory is out.
+ */
 static const char *name_add(cx_graph *g, uint8_t kind, const char *name, cx_err *e)
 {
 	name_set *set = g->names, old = *set;
 	name_slot *slot;
 	char *copy;
 	if (!name_ok(name, MAX_NAME)) {
-		CX_FAIL(e, CX_ERR_ARGUMENT, "a name is 1 to %d bytes of printable ASCII without quotes or backslash", MAX_NAME);
+		CX_FAIL(e, CX_ERR_ARGUMENT,
+			"a name is 1 to %d bytes of printable ASCII without quotes or backslash", MAX_NAME);
 		return NULL;
 	}
 	if (set->n * 2 >= set->cap) {
@@ -151,7 +166,8 @@ static const char *name_add(cx_graph *g, uint8_t kind, const char *name, cx_err 
 		bigger.slots = cx_arena_array(&g->arena, bigger.cap, sizeof bigger.slots[0]);
 		if (!bigger.slots) goto memory;
 		for (uint32_t i = 0; i < old.cap; i++)
-			if (old.slots[i].name) *name_find(&bigger, old.slots[i].kind, old.slots[i].name) = old.slots[i];
+			if (old.slots[i].name)
+				*name_find(&bigger, old.slots[i].kind, old.slots[i].name) = old.slots[i];
 		*set = bigger;
 	}
 	slot = name_find(set, kind, name);
@@ -195,8 +211,10 @@ void cx_scope_push(cx_graph *g, const char *fmt, ...)
 	va_start(ap, fmt);
 	n = vsnprintf(frame->text + used, sizeof frame->text - used, fmt, ap);
 	va_end(ap);
-	if (n < 0 || (size_t)n + 1 >= sizeof frame->text - used || !name_ok(frame->text + used, MAX_SCOPE)) {
-		CX_FAIL(&e, CX_ERR_ARGUMENT, "scopes are printable ASCII without quotes, %d bytes in all", MAX_SCOPE);
+	if (n < 0 || (size_t)n + 1 >= sizeof frame->text - used ||
+		!name_ok(frame->text + used, MAX_SCOPE)) {
+		CX_FAIL(&e, CX_ERR_ARGUMENT, "scopes are printable ASCII without quotes, %d bytes in all",
+			MAX_SCOPE);
 		fail(g, "scope", NULL, &e);
 		return;
 	}
@@ -220,7 +238,8 @@ cx_tensor cx_named(cx_graph *g, cx_tensor t, const char *name)
 	char *copy;
 	if (stopped(g, "cx_named")) return t;
 	if (t.id >= g->n_nodes) CX_FAIL(&e, CX_ERR_ARGUMENT, "not a tensor of this graph");
-	else if (!name_ok(name, MAX_NAME)) CX_FAIL(&e, CX_ERR_ARGUMENT, "label is not 1 to %d bytes of printable ASCII", MAX_NAME);
+	else if (!name_ok(name, MAX_NAME))
+		CX_FAIL(&e, CX_ERR_ARGUMENT, "label is not 1 to %d bytes of printable ASCII", MAX_NAME);
 	if (e.code != CX_OK) return fail(g, "cx_named", NULL, &e);
 	n = &g->nodes[t.id];
 	if (n->op == CX_OP_input || n->op == CX_OP_weight || n->op == CX_OP_state) return t;
@@ -234,7 +253,7 @@ cx_tensor cx_named(cx_graph *g, cx_tensor t, const char *name)
 	return t;
 }
 
-/* ---- nodes -------------------------------------------------------------------------------------------- */
+/* ---- nodes ----------------------------------------------------------------------------------- */
 
 static bool reserve_nodes(cx_graph *g, uint32_t n, cx_err *e)
 {
@@ -245,7 +264,8 @@ static bool reserve_nodes(cx_graph *g, uint32_t n, cx_err *e)
 		CX_FAIL(e, CX_ERR_ARGUMENT, "too many nodes");
 		return false;
 	}
-	nodes = cx_realloc(&g->arena.alloc, g->nodes, g->cap_nodes * sizeof nodes[0], cap * sizeof nodes[0]);
+	nodes = cx_realloc(
+		&g->arena.alloc, g->nodes, g->cap_nodes * sizeof nodes[0], cap * sizeof nodes[0]);
 	if (!nodes) {
 		CX_FAIL(e, CX_ERR_MEMORY, "out of memory");
 		return false;
@@ -259,15 +279,23 @@ static bool reserve_nodes(cx_graph *g, uint32_t n, cx_err *e)
 static cx_node *append(cx_graph *g, cx_op op, const cx_desc *desc)
 {
 	cx_node *n = &g->nodes[g->n_nodes];
-	*n = (cx_node){.op = (uint16_t)op, .desc = *desc, .root = g->n_nodes, .state = UINT32_MAX, .n_out = 1, .name = "",
-		.scope = g->scope, .file = g->at_file, .line = g->at_line};
-	n->attr = (void *)(uintptr_t)cx__attrs[cx__ops[op].attr].defaults; /* read only where there are no fields */
+	*n = (cx_node){.op = (uint16_t)op,
+		.desc = *desc,
+		.root = g->n_nodes,
+		.state = UINT32_MAX,
+		.n_out = 1,
+		.name = "",
+		.scope = g->scope,
+		.file = g->at_file,
+		.line = g->at_line};
+	/* Kept only where there are no fields, and never written through. */
+	n->attr = (void *)(uintptr_t)cx__attrs[cx__ops[op].attr].defaults;
 	g->n_nodes++;
 	return n;
 }
 
-static cx_tensor add_leaf(cx_graph *g, cx_op op, const char *name, cx_dtype dtype, int32_t rank, const int64_t *dim,
-	const void *data)
+static cx_tensor add_leaf(cx_graph *g, cx_op op, const char *name, cx_dtype dtype, int32_t rank,
+	const int64_t *dim, const void *data)
 {
 	const char *what = cx__ops[op].name, *copy = "";
 	cx_desc desc = {.dtype = dtype, .rank = rank};
@@ -294,7 +322,7 @@ static cx_tensor add_leaf(cx_graph *g, cx_op op, const char *name, cx_dtype dtyp
 			CX_FAIL(&e, CX_ERR_MEMORY, "out of memory for %llu bytes", (unsigned long long)bytes);
 	}
 	if (e.code != CX_OK || !reserve_nodes(g, 1, &e) ||
-	    (op != CX_OP_const && (copy = name_add(g, (uint8_t)op, name, &e)) == NULL))
+		(op != CX_OP_const && (copy = name_add(g, (uint8_t)op, name, &e)) == NULL))
 		return fail(g, what, op == CX_OP_const ? NULL : name ? name : "", &e);
 	cx__desc_dense(&desc);
 	n = append(g, op, &desc);
@@ -342,25 +370,29 @@ typedef struct draft {
 	} attr;
 } draft;
 
-/* Conv1d's bias and fused biases are absent inside the fixed operands; the shape rules refuse other gaps. */
+/* Conv1d's bias and fused biases are absent inside the fixed operands; the shape rules refuse other
+ * gaps. */
 static bool may_be_absent(cx_op op, uint32_t j)
 {
 	return j >= cx__ops[op].n_min || (op == CX_OP_conv1d && j == 2) || op == CX_OP_linear;
 }
 
-static cx_status check_operands(const cx_graph *g, draft *d, const cx_tensor *in, uint32_t n_in, cx_err *e)
+static cx_status check_operands(
+	const cx_graph *g, draft *d, const cx_tensor *in, uint32_t n_in, cx_err *e)
 {
 	const cx_op_info *info = &cx__ops[d->c.op];
 	bool any = info->n_max == 255;
 	if (n_in < info->n_min || (!any && n_in > info->n_max))
-		return CX_FAIL(e, CX_ERR_ARGUMENT, "%u operands, must be %u to %u", n_in, info->n_min, any ? UINT32_MAX : info->n_max);
+		return CX_FAIL(e, CX_ERR_ARGUMENT, "%u operands, must be %u to %u", n_in, info->n_min,
+			any ? UINT32_MAX : info->n_max);
 	for (uint32_t j = 0; j < n_in; j++) {
 		if (cx_is_none(in[j]) && may_be_absent(d->c.op, j) && (!any || d->c.op == CX_OP_linear)) {
 			d->in[j] = (cx_desc){.dtype = CX_DTYPE_COUNT};
 			continue;
 		}
 		if (cx_is_none(in[j]))
-			return CX_FAIL(e, CX_ERR_ARGUMENT, "operand %u (%s) is missing", j, cx__operand_name(d->c.op, j).s);
+			return CX_FAIL(e, CX_ERR_ARGUMENT, "operand %u (%s) is missing", j,
+				cx__operand_name(d->c.op, j).s);
 		if (in[j].id >= g->n_nodes)
 			return CX_FAIL(e, CX_ERR_ARGUMENT, "operand %u (%s) is not a tensor of this graph", j,
 				cx__operand_name(d->c.op, j).s);
@@ -374,10 +406,12 @@ static cx_status check_attr(const cx_attr_info *info, const void *attr, cx_err *
 	for (uint16_t i = 0; i < info->n_fields; i++) {
 		const cx_field *f = &info->fields[i];
 		const void *p = (const char *)attr + f->offset;
-		int64_t x = f->kind == 'L' ? ((const cx_list *)p)->n : f->kind == 'D' ? (int64_t)*(const cx_dtype *)p : 0;
+		int64_t x = 0;
+		if (f->kind == 'L') x = ((const cx_list *)p)->n;
+		if (f->kind == 'D') x = (int64_t)*(const cx_dtype *)p;
 		if (f->kind == 'O') x = *(const int64_t *)p;
-		if (x < 0 || (f->kind == 'L' && x > CX_MAX_LIST) || (f->kind == 'D' && x >= CX_DTYPE_COUNT) ||
-		    (f->kind == 'O' && x >= CX_OP_COUNT))
+		if (x < 0 || (f->kind == 'L' && x > CX_MAX_LIST) ||
+			(f->kind == 'D' && x >= CX_DTYPE_COUNT) || (f->kind == 'O' && x >= CX_OP_COUNT))
 			return CX_FAIL(e, CX_ERR_ARGUMENT, "%s: %s%lld is out of range", f->name,
 				f->kind == 'L' ? "length " : "", (long long)x);
 	}
@@ -396,15 +430,18 @@ static cx_status check_states(const cx_graph *g, const draft *d, const cx_tensor
 		if (g->nodes[n->root].state == UINT32_MAX) continue;
 		cx__node_text(g, in[alias[o]].id, text, sizeof text);
 		if (n->root != in[alias[o]].id)
-			return CX_FAIL(e, CX_ERR_ARGUMENT, "operand %d (%s) is a view of state '%s': update the state itself, or a copy",
+			return CX_FAIL(e, CX_ERR_ARGUMENT,
+				"operand %d (%s) is a view of state '%s': update the state itself, or a copy",
 				alias[o], text, g->nodes[g->nodes[n->root].state].name);
 		if (n->flags & CX_NODE_STATE_UPDATED)
-			return CX_FAIL(e, CX_ERR_ARGUMENT, "operand %d (%s): this version of state '%s' is updated at most once",
-				alias[o], text, g->nodes[n->state].name);
+			return CX_FAIL(e, CX_ERR_ARGUMENT,
+				"operand %d (%s): this version of state '%s' is updated at most once", alias[o],
+				text, g->nodes[n->state].name);
 		for (uint32_t p = 0; p < o; p++)
 			if (alias[p] >= 0 && in[alias[p]].id == in[alias[o]].id)
-				return CX_FAIL(e, CX_ERR_ARGUMENT, "operands %d and %d are the same version of state '%s'", alias[p],
-					alias[o], g->nodes[n->state].name);
+				return CX_FAIL(e, CX_ERR_ARGUMENT,
+					"operands %d and %d are the same version of state '%s'", alias[p], alias[o],
+					g->nodes[n->state].name);
 	}
 	return CX_OK;
 }
@@ -422,10 +459,15 @@ static cx_status check_outputs(draft *d, cx_err *e)
 }
 
 /* Attribute and operand list of a proj node. */
-typedef struct proj_part { cx_attr_proj attr; uint32_t in; } proj_part;
+typedef struct proj_part {
+	cx_attr_proj attr;
+	uint32_t in;
+} proj_part;
 
-/* Appends the node, and proj nodes for its further outputs. Everything it keeps is in the arena already. */
-static cx_tensor commit(cx_graph *g, const draft *d, uint32_t *in, void *attr, const cx_prog *prog, proj_part *parts)
+/* Appends the node, and proj nodes for its further outputs. Everything it keeps is in the arena
+ * already. */
+static cx_tensor commit(
+	cx_graph *g, const draft *d, uint32_t *in, void *attr, const cx_prog *prog, proj_part *parts)
 {
 	const cx_op_info *info = &cx__ops[d->c.op];
 	uint32_t id = g->n_nodes;
@@ -455,8 +497,10 @@ static cx_tensor commit(cx_graph *g, const draft *d, uint32_t *in, void *attr, c
 	return (cx_tensor){id};
 }
 
-/* Runs the shape rule and all checks; on success everything is allocated and commit() cannot fail. */
-static cx_tensor build(cx_graph *g, draft *d, const cx_tensor *in, const void *attr, const cx_prog *prog, cx_err *e)
+/* Runs the shape rule and all checks; on success everything is allocated and commit() cannot fail.
+ */
+static cx_tensor build(
+	cx_graph *g, draft *d, const cx_tensor *in, const void *attr, const cx_prog *prog, cx_err *e)
 {
 	const cx_op_info *info = &cx__ops[d->c.op];
 	const cx_attr_info *ai = &cx__attrs[info->attr];
@@ -469,14 +513,16 @@ static cx_tensor build(cx_graph *g, draft *d, const cx_tensor *in, const void *a
 	d->c.prog = prog;
 	d->c.n_out = info->n_out;
 	d->c.err = e;
-	if (check_operands(g, d, in, d->c.n_in, e) || check_attr(ai, &d->attr, e) || info->shape(&d->c) ||
-	    check_outputs(d, e) || check_states(g, d, in, e) || !reserve_nodes(g, d->c.n_out, e))
+	if (check_operands(g, d, in, d->c.n_in, e) || check_attr(ai, &d->attr, e) ||
+		info->shape(&d->c) || check_outputs(d, e) || check_states(g, d, in, e) ||
+		!reserve_nodes(g, d->c.n_out, e))
 		return CX_NONE;
 	ids = cx_arena_array(&g->arena, d->c.n_in, sizeof ids[0]);
 	if (ai->n_fields) attr_copy = cx_arena_memdup(&g->arena, &d->attr, ai->size);
 	if (d->c.n_out > 1) parts = cx_arena_array(&g->arena, d->c.n_out - 1, sizeof parts[0]);
 	if (prog) prog = cx_arena_memdup(&g->arena, prog, sizeof *prog);
-	if (!ids || (ai->n_fields && !attr_copy) || (d->c.n_out > 1 && !parts) || (d->c.prog && !prog)) {
+	if (!ids || (ai->n_fields && !attr_copy) || (d->c.n_out > 1 && !parts) ||
+		(d->c.prog && !prog)) {
 		CX_FAIL(e, CX_ERR_MEMORY, "out of memory");
 		return CX_NONE;
 	}
@@ -484,7 +530,8 @@ static cx_tensor build(cx_graph *g, draft *d, const cx_tensor *in, const void *a
 	return commit(g, d, ids, attr_copy, prog, parts);
 }
 
-cx_tensor cx__node_add(cx_graph *g, cx_op op, const cx_tensor *in, uint32_t n_in, const void *attr, const cx_prog *prog)
+cx_tensor cx__node_add(cx_graph *g, cx_op op, const cx_tensor *in, uint32_t n_in, const void *attr,
+	const cx_prog *prog)
 {
 	const char *what = (unsigned)op < CX_OP_COUNT ? cx__ops[op].name : "cx_node_add";
 	cx_err e = {0};
@@ -501,7 +548,8 @@ cx_tensor cx__node_add(cx_graph *g, cx_op op, const cx_tensor *in, uint32_t n_in
 	d.c.op = op;
 	d.c.n_in = n_in;
 	d.in = d.in_desc;
-	if (n_in > sizeof d.in_desc / sizeof d.in_desc[0]) d.in = cx_calloc(&g->arena.alloc, n_in, sizeof d.in[0]);
+	if (n_in > sizeof d.in_desc / sizeof d.in_desc[0])
+		d.in = cx_calloc(&g->arena.alloc, n_in, sizeof d.in[0]);
 	if (!d.in) CX_FAIL(&e, CX_ERR_MEMORY, "out of memory for %u operands", n_in);
 	else t = build(g, &d, in, attr, op == CX_OP_map ? prog : NULL, &e);
 	if (d.in != d.in_desc) cx_free(&g->arena.alloc, d.in, n_in * sizeof d.in[0]);
@@ -513,7 +561,7 @@ cx_tensor cx_node_add(cx_graph *g, cx_op op, const cx_tensor *in, uint32_t n_in,
 	return cx__node_add(g, op, in, n_in, attr, NULL);
 }
 
-/* ---- outputs and questions ----------------------------------------------------------------------------- */
+/* ---- outputs and questions ------------------------------------------------------------------- */
 
 void cx_output(cx_graph *g, const char *name, cx_tensor t)
 {
@@ -525,9 +573,11 @@ void cx_output(cx_graph *g, const char *name, cx_tensor t)
 	if (t.id >= g->n_nodes) {
 		CX_FAIL(&e, CX_ERR_ARGUMENT, "not a tensor of this graph");
 	} else if (cx__is_block(g->nodes[t.id].desc.dtype)) {
-		CX_FAIL(&e, CX_ERR_ARGUMENT, "%s is no plain type", cx_dtype_get(g->nodes[t.id].desc.dtype)->name);
+		CX_FAIL(&e, CX_ERR_ARGUMENT, "%s is no plain type",
+			cx_dtype_get(g->nodes[t.id].desc.dtype)->name);
 	} else if (g->n_outputs == g->cap_outputs) {
-		outputs = cx_realloc(&g->arena.alloc, g->outputs, g->cap_outputs * sizeof outputs[0], cap * sizeof outputs[0]);
+		outputs = cx_realloc(&g->arena.alloc, g->outputs, g->cap_outputs * sizeof outputs[0],
+			cap * sizeof outputs[0]);
 		if (outputs) {
 			g->outputs = outputs;
 			g->cap_outputs = cap;
@@ -537,19 +587,17 @@ void cx_output(cx_graph *g, const char *name, cx_tensor t)
 	}
 	if (e.code == CX_OK && (copy = name_add(g, NAME_OUTPUT, name, &e)) != NULL)
 		g->outputs[g->n_outputs++] = (cx_out_name){copy, t.id};
-	else
-		fail(g, "output", name ? name : "", &e);
+	else fail(g, "output", name ? name : "", &e);
 }
 
 cx_tensor cx_out(cx_graph *g, cx_tensor t, int index)
 {
 	cx_err e = {0};
 	if (stopped(g, "cx_out")) return CX_NONE;
-	if (t.id >= g->n_nodes)
-		CX_FAIL(&e, CX_ERR_ARGUMENT, "not a tensor of this graph");
+	if (t.id >= g->n_nodes) CX_FAIL(&e, CX_ERR_ARGUMENT, "not a tensor of this graph");
 	else if (index < 0 || (uint32_t)index >= g->nodes[t.id].n_out)
-		CX_FAIL(&e, CX_ERR_ARGUMENT, "%s has %u outputs, index is %d", cx__ops[g->nodes[t.id].op].name,
-			g->nodes[t.id].n_out, index);
+		CX_FAIL(&e, CX_ERR_ARGUMENT, "%s has %u outputs, index is %d",
+			cx__ops[g->nodes[t.id].op].name, g->nodes[t.id].n_out, index);
 	if (e.code != CX_OK) return fail(g, "cx_out", NULL, &e);
 	return (cx_tensor){t.id + (uint32_t)index};
 }
@@ -573,4 +621,7 @@ const char *cx_tensor_name(const cx_graph *g, cx_tensor t)
 	return t.id < g->n_nodes ? g->nodes[t.id].name : NULL;
 }
 
-uint32_t cx_graph_n_nodes(const cx_graph *g) { return g->n_nodes; }
+uint32_t cx_graph_n_nodes(const cx_graph *g)
+{
+	return g->n_nodes;
+}

@@ -3,10 +3,12 @@
 
 #include <string.h>
 
-/* How near a backend must be to the reference, as normalised mean square error by output dtype {f32, f16, bf16}.
- * The reference accumulates in double and rounds once. Half a unit in the last place is a relative error of 2^-12
- * in f16 and 2^-9 in bf16; where a backend's error in f32 moves a value across a rounding boundary it is a whole
- * unit off, hence at most 2^-20 (1e-6) and 2^-14 (6e-5) when that happens everywhere; it happens rarely.
+/* clang-format off */
+/* How near a backend must be to the reference, as normalised mean square error by output dtype
+ * {f32, f16, bf16}. The reference accumulates in double and rounds once. Half a unit in the last
+ * place is a relative error of 2^-12 in f16 and 2^-9 in bf16; where a backend's error in f32 moves
+ * a value across a rounding boundary it is a whole unit off: at most 2^-20 (1e-6) and 2^-14 (6e-5)
+ * if that happened everywhere, and it happens rarely.
  *   EXACT  one correctly rounded operation, or none: the same bits
  *   MAP    a function of one or two elements: about 8 units in the last place of f32
  *   SUM    a sum along an axis in f32, any order, and functions of it
@@ -28,15 +30,17 @@
 #define CX_GRAD_open "open"
 #define CX_GRAD_stop "stop"
 
-enum { CX_NMAX_0, CX_NMAX_1, CX_NMAX_2, CX_NMAX_3, CX_NMAX_4, CX_NMAX_5, CX_NMAX_6, CX_NMAX_7, CX_NMAX_8, CX_NMAX_V = 255 };
+enum { CX_NMAX_0, CX_NMAX_1, CX_NMAX_2, CX_NMAX_3, CX_NMAX_4, CX_NMAX_5, CX_NMAX_6, CX_NMAX_7,
+	CX_NMAX_8, CX_NMAX_V = 255 };
 
 const cx_op_info cx__ops[CX_OP_COUNT] = {
-#define CX_OP(op, n_min, n_max, n_out, attr, shape, grad, kind, tol, alias, fuzz, inputs, doc)                       \
-	[CX_OP_##op] = {#op, n_min, CX_NMAX_##n_max, n_out, CX_KIND_##kind, CX_ATTR_##attr, cx__shape_##shape,    \
-	                CX_GRAD_##grad, CX_TOL_##tol, CX_ALIAS_##alias, inputs, doc},
+#define CX_OP(op, n_min, n_max, n_out, attr, shape, grad, kind, tol, alias, fuzz, inputs, doc) \
+	[CX_OP_##op] = {#op, n_min, CX_NMAX_##n_max, n_out, CX_KIND_##kind, CX_ATTR_##attr, \
+		cx__shape_##shape, CX_GRAD_##grad, CX_TOL_##tol, CX_ALIAS_##alias, inputs, doc},
 #include "graph/ops.def"
 #undef CX_OP
 };
+/* clang-format on */
 
 bool cx__op_by_name(const char *name, size_t len, cx_op *out)
 {

@@ -15,7 +15,8 @@ int cx__prog_arity(unsigned op)
 #undef CX_MAP1
 #undef CX_MAP1P
 #undef CX_MAP2
-		[CX_OP_cast] = 1, [CX_OP_where] = 3,
+		[CX_OP_cast] = 1,
+		[CX_OP_where] = 3,
 	};
 	return op < CX_OP_COUNT ? arity[op] : 0;
 }
@@ -27,23 +28,27 @@ static bool is_plain(unsigned dtype)
 
 cx_status cx__prog_check(const cx_prog *p, cx_err *err)
 {
-	if (p->n_in < 1 || p->n_in > CX_PROG_MAX_IN || p->n_instr > CX_PROG_MAX || p->n_out < 1 || p->n_out > CX_MAX_OUT)
-		return CX_FAIL(err, CX_ERR_ARGUMENT, "program has %d operands, %d instructions, %d outputs", p->n_in,
-			p->n_instr, p->n_out);
+	if (p->n_in < 1 || p->n_in > CX_PROG_MAX_IN || p->n_instr > CX_PROG_MAX || p->n_out < 1 ||
+		p->n_out > CX_MAX_OUT)
+		return CX_FAIL(err, CX_ERR_ARGUMENT, "program has %d operands, %d instructions, %d outputs",
+			p->n_in, p->n_instr, p->n_out);
 	for (int i = 0; i < p->n_instr; i++) {
 		const cx_instr *t = &p->instr[i];
 		int n = cx__prog_arity(t->op), limit = p->n_in + i;
 		if (n == 0)
-			return CX_FAIL(err, CX_ERR_ARGUMENT, "instruction %d: op %d is not elementwise", i, t->op);
+			return CX_FAIL(
+				err, CX_ERR_ARGUMENT, "instruction %d: op %d is not elementwise", i, t->op);
 		if (t->a >= limit || (n > 1 && t->b >= limit) || (n > 2 && t->c >= limit))
-			return CX_FAIL(err, CX_ERR_ARGUMENT, "instruction %d reads a register from %d on", i, limit);
-		if (t->op == CX_OP_cast && !(t->p >= 0 && t->p < (float)CX_DTYPE_COUNT && is_plain((unsigned)t->p)))
+			return CX_FAIL(
+				err, CX_ERR_ARGUMENT, "instruction %d reads a register from %d on", i, limit);
+		if (t->op == CX_OP_cast &&
+			!(t->p >= 0 && t->p < (float)CX_DTYPE_COUNT && is_plain((unsigned)t->p)))
 			return CX_FAIL(err, CX_ERR_ARGUMENT, "instruction %d casts to no plain dtype", i);
 	}
 	for (int o = 0; o < p->n_out; o++)
 		if (p->out[o] >= p->n_in + p->n_instr || !is_plain(p->out_dtype[o]))
-			return CX_FAIL(err, CX_ERR_ARGUMENT, "program output %d: register %d, dtype %d", o, p->out[o],
-				p->out_dtype[o]);
+			return CX_FAIL(err, CX_ERR_ARGUMENT, "program output %d: register %d, dtype %d", o,
+				p->out[o], p->out_dtype[o]);
 	return CX_OK;
 }
 
@@ -53,7 +58,8 @@ size_t cx__prog_print(const cx_prog *p, char *buf, size_t size)
 	for (int i = 0; i < p->n_instr; i++) {
 		const cx_instr *t = &p->instr[i];
 		int n = cx__prog_arity(t->op);
-		at += (size_t)snprintf(buf + at, size - at, "r%d=%s r%d", p->n_in + i, cx__ops[t->op].name, t->a);
+		at += (size_t)snprintf(
+			buf + at, size - at, "r%d=%s r%d", p->n_in + i, cx__ops[t->op].name, t->a);
 		if (n > 1) at += (size_t)snprintf(buf + at, size - at, " r%d", t->b);
 		if (n > 2) at += (size_t)snprintf(buf + at, size - at, " r%d", t->c);
 		if (t->op == CX_OP_cast)
@@ -73,9 +79,11 @@ size_t cx__prog_print(const cx_prog *p, char *buf, size_t size)
 	return at;
 }
 
-/* ---- parse: words separated by single spaces, '=' or ':' -------------------------------------------------- */
+/* ---- parse: words separated by single spaces, '=' or ':' ------------------------------------- */
 
-typedef struct cursor { const char *p, *end; } cursor;
+typedef struct cursor {
+	const char *p, *end;
+} cursor;
 
 static bool eat(cursor *c, const char *s)
 {
@@ -138,7 +146,9 @@ static bool instr(cursor *c, unsigned dst, cx_instr *t)
 	if (n == 0 || !eat(c, " ") || !reg(c, &t->a)) return false;
 	if (n > 1 && (!eat(c, " ") || !reg(c, &t->b))) return false;
 	if (n > 2 && (!eat(c, " ") || !reg(c, &t->c))) return false;
-	if (op == CX_OP_clamp && (!eat(c, " ") || !number(c, &t->p) || !eat(c, " ") || !number(c, &t->q))) return false;
+	if (op == CX_OP_clamp &&
+		(!eat(c, " ") || !number(c, &t->p) || !eat(c, " ") || !number(c, &t->q)))
+		return false;
 	if (op == CX_OP_cast) {
 		if (!eat(c, " ") || !dtype(c, &to)) return false;
 		t->p = (float)to;
@@ -154,12 +164,14 @@ bool cx__prog_parse(const char *text, size_t n, uint32_t n_in, cx_prog *out)
 	if (n_in > CX_PROG_MAX_IN) return false;
 	out->n_in = (uint8_t)n_in;
 	while (!eat(&c, "out")) {
-		if (out->n_instr == CX_PROG_MAX || !instr(&c, n_in + out->n_instr, &out->instr[out->n_instr])) return false;
+		if (out->n_instr == CX_PROG_MAX ||
+			!instr(&c, n_in + out->n_instr, &out->instr[out->n_instr]))
+			return false;
 		out->n_instr++;
 	}
 	while (c.p < c.end) {
-		if (out->n_out == CX_MAX_OUT || !eat(&c, " ") || !reg(&c, &out->out[out->n_out]) || !eat(&c, ":") ||
-		    !dtype(&c, &to))
+		if (out->n_out == CX_MAX_OUT || !eat(&c, " ") || !reg(&c, &out->out[out->n_out]) ||
+			!eat(&c, ":") || !dtype(&c, &to))
 			return false;
 		out->out_dtype[out->n_out++] = (uint8_t)to;
 	}

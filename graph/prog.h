@@ -4,10 +4,11 @@
 
 #include "graph/graph.h"
 
-/* Number of register operands that an instruction of this op reads: 1 (unary, clamp, cast), 2, 3 (where);
- * 0: not an op of map programs. */
+/* Number of register operands that an instruction of this op reads: 1 (unary, clamp, cast), 2, 3
+ * (where); 0: not an op of map programs. */
 int cx__prog_arity(unsigned op);
-/* Registers are defined before they are read, ops are elementwise, dtypes plain, counts in range. */
+/* Registers are defined before they are read, ops are elementwise, dtypes plain, counts in range.
+ */
 cx_status cx__prog_check(const cx_prog *p, cx_err *err);
 
 enum { CX_PROG_TEXT_MAX = 2048 };

@@ -1,4 +1,5 @@
-/* text.c - cx_graph_print(): a graph as text. text_parse.c reads it back; docs/GRAPH_TEXT.md is this comment.
+/* text.c - cx_graph_print(): a graph as text. text_parse.c reads it back; docs/GRAPH_TEXT.md is
+ *this comment.
  *
  *	cortex-graph 1
  *	%0 = input "x" : f32[4,64]
@@ -11,13 +12,15 @@
  *	%8 = map(%4, %7) {prog="r2=mul r0 r1;r3=cast r2 bf16;out r3:bf16", reduce=1} : bf16[4]
  *	output "y" %7
  *
- * One node per line, in order; the first line says the version. Ids are dense: a line's id is the number of
- * tensors before it. A node of n outputs has n types after the colon and takes n ids (above, %6 is the indices).
- * An absent operand is _. Attributes equal to their defaults (attrs.def) are left out. Floats are printed so that
- * they read back exactly. The bytes of a const (little-endian, dense) are hex, x"..", up to 64 bytes and base64,
- * b"..", above. @ gives a label, scope included. Shapes are there for the reader: they are computed again when the
- * text is parsed, and must agree. Outputs come last, in order. A line that is empty or begins with # is skipped.
- * Names are 1 to 127 bytes of printable ASCII without quotes and backslash. Parsing gives a finished graph. */
+ * One node per line, in order; the first line says the version. Ids are dense: a line's id is the
+ *number of tensors before it. A node of n outputs has n types after the colon and takes n ids
+ *(above, %6 is the indices). An absent operand is _. Attributes equal to their defaults (attrs.def)
+ *are left out. Floats are printed so that they read back exactly. The bytes of a const
+ *(little-endian, dense) are hex, x"..", up to 64 bytes and base64, b"..", above. @ gives a label,
+ *scope included. Shapes are there for the reader: they are computed again when the text is parsed,
+ *and must agree. Outputs come last, in order. A line that is empty or begins with # is skipped.
+ * Names are 1 to 127 bytes of printable ASCII without quotes and backslash. Parsing gives a
+ *finished graph. */
 #include "graph/attr.h"
 #include "graph/prog.h"
 
@@ -62,11 +65,14 @@ static void put(text_buf *b, const char *s, size_t n)
 	b->n += n;
 }
 
-static void puts_(text_buf *b, const char *s) { put(b, s, strlen(s)); }
+static void puts_(text_buf *b, const char *s)
+{
+	put(b, s, strlen(s));
+}
 
 static void put_int(text_buf *b, int64_t x)
 {
-	char digits[24];
+	char digits[24] = {0};
 	size_t at = sizeof digits;
 	uint64_t u = x < 0 ? 0 - (uint64_t)x : (uint64_t)x;
 	do {
@@ -111,7 +117,8 @@ static void put_base64(text_buf *b, const uint8_t *d, size_t n)
 	if (!p) return;
 	for (size_t i = 0; i < n; i += 3) {
 		size_t left = n - i;
-		uint32_t v = (uint32_t)d[i] << 16 | (left > 1 ? (uint32_t)d[i + 1] << 8 : 0) | (left > 2 ? d[i + 2] : 0u);
+		uint32_t v = (uint32_t)d[i] << 16 | (left > 1 ? (uint32_t)d[i + 1] << 8 : 0) |
+					 (left > 2 ? d[i + 2] : 0u);
 		*p++ = set[v >> 18];
 		*p++ = set[v >> 12 & 63];
 		*p++ = left > 1 ? set[v >> 6 & 63] : '=';
@@ -136,9 +143,11 @@ static void put_attr(text_buf *b, const cx_node *n)
 	const cx_attr_info *info = &cx__attrs[cx__ops[n->op].attr];
 	char value[CX_FIELD_TEXT_MAX], prog[CX_PROG_TEXT_MAX];
 	const char *open = " {";
+	size_t len;
 	if (n->prog) {
 		puts_(b, " {prog=\"");
-		put(b, prog, cx__prog_print(n->prog, prog, sizeof prog));
+		len = cx__prog_print(n->prog, prog, sizeof prog);
+		put(b, prog, len);
 		puts_(b, "\"");
 		open = ", ";
 	}
@@ -148,7 +157,8 @@ static void put_attr(text_buf *b, const cx_node *n)
 		puts_(b, open);
 		puts_(b, f->name);
 		puts_(b, "=");
-		put(b, value, cx__field_print(f, n->attr, value, sizeof value));
+		len = cx__field_print(f, n->attr, value, sizeof value);
+		put(b, value, len);
 		open = ", ";
 	}
 	if (open[0] == ',') puts_(b, "}");
@@ -184,21 +194,25 @@ static void put_node(text_buf *b, const cx_graph *g, uint32_t id)
 		const cx_node *y = n + o;
 		if (o) puts_(b, ", ");
 		put_type(b, &y->desc);
-		if (!(y->name[0] || y->scope[0]) || (cx__ops[y->op].kind == CX_KIND_LEAF && y->op != CX_OP_const)) continue;
+		if (!(y->name[0] || y->scope[0]) ||
+			(cx__ops[y->op].kind == CX_KIND_LEAF && y->op != CX_OP_const))
+			continue;
 		puts_(b, " @");
 		put_quoted(b, y->scope, y->name);
 	}
 	puts_(b, "\n");
 }
 
-cx_status cx_graph_print(const cx_graph *g, const cx_alloc *alloc, char **text, size_t *n_bytes, cx_err *err)
+cx_status cx_graph_print(
+	const cx_graph *g, const cx_alloc *alloc, char **text, size_t *n_bytes, cx_err *err)
 {
 	text_buf b = {.alloc = alloc};
 	char *fit;
 	*text = NULL;
 	*n_bytes = 0;
 	if (g->first_error.code != CX_OK)
-		return cx__fail(err, g->first_error.code, g->first_error.file, g->first_error.line, "%s", g->first_error.msg);
+		return cx__fail(err, g->first_error.code, g->first_error.file, g->first_error.line, "%s",
+			g->first_error.msg);
 	puts_(&b, "cortex-graph 1\n");
 	for (uint32_t id = 0; id < g->n_nodes; id += g->nodes[id].n_out) put_node(&b, g, id);
 	for (uint32_t o = 0; o < g->n_outputs; o++) {
@@ -208,7 +222,8 @@ cx_status cx_graph_print(const cx_graph *g, const cx_alloc *alloc, char **text, 
 		put_ref(&b, g->outputs[o].id);
 		puts_(&b, "\n");
 	}
-	fit = b.failed ? NULL : cx_realloc(alloc, b.p, b.cap, b.n + 1); /* the caller frees n_bytes + 1 */
+	fit =
+		b.failed ? NULL : cx_realloc(alloc, b.p, b.cap, b.n + 1); /* the caller frees n_bytes + 1 */
 	if (!fit) {
 		cx_free(alloc, b.p, b.cap);
 		return CX_FAIL(err, CX_ERR_MEMORY, "graph text: out of memory");

@@ -1,7 +1,9 @@
-/* text_parse.c - cx_graph_parse(): reads what cx_graph_print() wrote (text.c), and whatever else a file may hold.
+/* text_parse.c - cx_graph_parse(): reads what cx_graph_print() wrote (text.c), and whatever else a
+ * file may hold.
  *
- * One pass, no look-ahead past a line; every node goes through the constructors, so that nothing is trusted. The
- * text need not end in NUL. Errors say line and column. Memory is at most a small multiple of the text's size. */
+ * One pass, no look-ahead past a line; every node goes through the constructors, so that nothing is
+ * trusted. The text need not end in NUL. Errors say line and column. Memory is at most a small
+ * multiple of the text's size. */
 #include "graph/attr.h"
 #include "graph/prog.h"
 #include "graph/shape.h"
@@ -34,14 +36,17 @@ static cx_status fail_graph(parser *s)
 	return cx__fail(s->err, e->code, e->file, e->line, "graph text, line %d: %s", s->line, e->msg);
 }
 
-/* ---- tokens; spaces before each are skipped, line ends are not ------------------------------------------- */
+/* ---- tokens; spaces before each are skipped, line ends are not ------------------------------- */
 
 static void skip(parser *s)
 {
 	while (s->p < s->end && (*s->p == ' ' || *s->p == '\t' || *s->p == '\r')) s->p++;
 }
 
-static bool at_end(const parser *s) { return s->p == s->end || *s->p == '\n'; }
+static bool at_end(const parser *s)
+{
+	return s->p == s->end || *s->p == '\n';
+}
 
 static bool eat(parser *s, char c)
 {
@@ -59,7 +64,10 @@ static cx_status expect(parser *s, char c)
 	return fail(s, s->p, what);
 }
 
-static bool is_ident(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_'; }
+static bool is_ident(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
+}
 
 static size_t ident(parser *s, const char **word)
 {
@@ -104,7 +112,8 @@ static cx_status quoted(parser *s, const char **text, size_t *n, size_t max)
 	*text = s->p;
 	while (s->p < s->end && *s->p >= 0x20 && *s->p < 0x7f && *s->p != '"') s->p++;
 	*n = (size_t)(s->p - *text);
-	if (s->p == s->end || *s->p != '"') return fail(s, start, "the string does not end, or is not ASCII");
+	if (s->p == s->end || *s->p != '"')
+		return fail(s, start, "the string does not end, or is not ASCII");
 	if (*n > max) return fail(s, start, "the string is too long");
 	s->p++;
 	return CX_OK;
@@ -137,13 +146,14 @@ static cx_status type(parser *s, cx_desc *out)
 		const char *start = s->p;
 		if (out->rank == CX_MAX_RANK) return fail(s, start, "more than 6 dims");
 		if (number(s, &out->dim[out->rank])) return s->err->code;
-		if (out->dim[out->rank] < 0 || out->dim[out->rank] > CX_MAX_DIM) return fail(s, start, "dim out of range");
+		if (out->dim[out->rank] < 0 || out->dim[out->rank] > CX_MAX_DIM)
+			return fail(s, start, "dim out of range");
 		out->rank++;
 	} while (eat(s, ','));
 	return expect(s, ']');
 }
 
-/* ---- labels and shapes after the colon -------------------------------------------------------------------- */
+/* ---- labels and shapes after the colon ------------------------------------------------------- */
 
 static cx_status label(parser *s, uint32_t id)
 {
@@ -152,7 +162,8 @@ static cx_status label(parser *s, uint32_t id)
 	char *copy;
 	if (!eat(s, '@')) return CX_OK;
 	if (quoted(s, &text, &n, MAX_LABEL)) return s->err->code;
-	if (n == 0 || memchr(text, '\'', n) || memchr(text, '\\', n)) return fail(s, text, "not a label");
+	if (n == 0 || memchr(text, '\'', n) || memchr(text, '\\', n))
+		return fail(s, text, "not a label");
 	copy = cx_arena_alloc(&s->g->arena, n + 1);
 	if (!copy) return CX_FAIL(s->err, CX_ERR_MEMORY, "graph text: out of memory");
 	memcpy(copy, text, n);
@@ -174,8 +185,10 @@ static cx_status types(parser *s, uint32_t id)
 		start = s->p;
 		if (o == n_out) return fail(s, start, "more types than the op has outputs");
 		if (type(s, &d)) return s->err->code;
-		if (d.dtype != n->desc.dtype || d.rank != n->desc.rank || memcmp(d.dim, n->desc.dim, sizeof d.dim) != 0) {
-			snprintf(what, sizeof what, "the op gives %s%s", cx_dtype_get(n->desc.dtype)->name, cx__dims_text(&n->desc).s);
+		if (d.dtype != n->desc.dtype || d.rank != n->desc.rank ||
+			memcmp(d.dim, n->desc.dim, sizeof d.dim) != 0) {
+			snprintf(what, sizeof what, "the op gives %s%s", cx_dtype_get(n->desc.dtype)->name,
+				cx__dims_text(&n->desc).s);
 			return fail(s, start, what);
 		}
 		if (label(s, id + o)) return s->err->code;
@@ -184,7 +197,7 @@ static cx_status types(parser *s, uint32_t id)
 	return o == n_out ? CX_OK : fail(s, s->p, "fewer types than the op has outputs");
 }
 
-/* ---- const bytes ------------------------------------------------------------------------------------------ */
+/* ---- const bytes ----------------------------------------------------------------------------- */
 
 static int hex_digit(char c)
 {
@@ -210,13 +223,16 @@ static bool decode_hex(const char *text, size_t n, uint8_t *out)
 	return true;
 }
 
-/* Number of bytes, or SIZE_MAX. Only the canonical spelling: padded, and zero bits where nothing is. */
+/* Number of bytes, or SIZE_MAX. Only the canonical spelling: padded, and zero bits where nothing
+ * is. */
 static size_t decode_base64(const char *text, size_t n, uint8_t *out)
 {
 	size_t at = 0;
 	if (n % 4) return SIZE_MAX;
 	for (size_t i = 0; i < n; i += 4) {
-		size_t pad = i + 4 == n ? (text[n - 1] == '=') + (size_t)(text[n - 1] == '=' && text[n - 2] == '=') : 0;
+		size_t pad = i + 4 == n
+						 ? (text[n - 1] == '=') + (size_t)(text[n - 1] == '=' && text[n - 2] == '=')
+						 : 0;
 		uint32_t v = 0;
 		for (size_t k = 0; k < 4; k++) {
 			int d = k < 4 - pad ? base64_digit(text[i + k]) : 0;
@@ -267,7 +283,7 @@ done:
 	return s->err->code;
 }
 
-/* ---- nodes ------------------------------------------------------------------------------------------------ */
+/* ---- nodes ----------------------------------------------------------------------------------- */
 
 static cx_status leaf(parser *s, cx_op op)
 {
@@ -288,7 +304,8 @@ static cx_status operands(parser *s, uint32_t *n)
 	do {
 		if (*n == s->cap_operands) {
 			size_t cap = s->cap_operands ? s->cap_operands * 2 : 16;
-			cx_tensor *p = cx_realloc(&s->alloc, s->operands, s->cap_operands * sizeof *p, cap * sizeof *p);
+			cx_tensor *p =
+				cx_realloc(&s->alloc, s->operands, s->cap_operands * sizeof *p, cap * sizeof *p);
 			if (!p) return CX_FAIL(s->err, CX_ERR_MEMORY, "graph text: out of memory");
 			s->operands = p;
 			s->cap_operands = cap;
@@ -301,7 +318,8 @@ static cx_status operands(parser *s, uint32_t *n)
 }
 
 /* {k=4, axis=1}; prog is a field of map alone. */
-static cx_status fields(parser *s, cx_op op, uint32_t n_in, void *attr, cx_prog *prog, bool *has_prog)
+static cx_status fields(
+	parser *s, cx_op op, uint32_t n_in, void *attr, cx_prog *prog, bool *has_prog)
 {
 	const cx_attr_info *info = &cx__attrs[cx__ops[op].attr];
 	uint32_t seen = 0;
@@ -325,7 +343,8 @@ static cx_status fields(parser *s, cx_op op, uint32_t n_in, void *attr, cx_prog 
 		while (!at_end(s) && *s->p != '}' && *s->p != ' ' && (*s->p != ',' || *value == '[')) {
 			if (*s->p++ == ']') break;
 		}
-		if (!cx__field_parse(f, attr, value, (size_t)(s->p - value))) return fail(s, value, "not a value of the attribute");
+		if (!cx__field_parse(f, attr, value, (size_t)(s->p - value)))
+			return fail(s, value, "not a value of the attribute");
 	} while (eat(s, ','));
 	return expect(s, '}');
 }
@@ -356,7 +375,8 @@ static cx_status statement(parser *s)
 	cx_op op;
 	if (!eat(s, '%')) {
 		n = ident(s, &word);
-		if (n != 6 || memcmp(word, "output", 6) != 0) return fail(s, start, "a line is %id = op ..., or output \"name\" %id");
+		if (n != 6 || memcmp(word, "output", 6) != 0)
+			return fail(s, start, "a line is %id = op ..., or output \"name\" %id");
 		if (name(s, text) || reference(s, &t)) return s->err->code;
 		cx_output(s->g, text, t);
 		return s->g->first_error.code != CX_OK ? fail_graph(s) : CX_OK;
@@ -398,7 +418,8 @@ static cx_status parse(parser *s)
 	return cx__graph_check(s->g, s->err);
 }
 
-cx_status cx_graph_parse(const char *text, size_t n_bytes, const cx_alloc *alloc, cx_graph **out, cx_err *err)
+cx_status cx_graph_parse(
+	const char *text, size_t n_bytes, const cx_alloc *alloc, cx_graph **out, cx_err *err)
 {
 	cx_err local = {0};
 	parser s = {.p = text, .end = text + n_bytes, .line_start = text, .line = 1, .err = &local};

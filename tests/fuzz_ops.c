@@ -30,9 +30,7 @@ cx_tensor cx__fuzz_none(cx_rgen *r, cx_op op)
 	return CX_NONE;
 }
 
-/* ---- views
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- views ----------------------------------------------------------------------------------- */
 
 /* A random factorisation of n into dims. */
 static cx_list factors(cx_rgen *r, int64_t n)

@@ -1,9 +1,10 @@
-/* fuzz_seq.c - generators of products, attention, sequences, losses, updates and fused ops; see fuzz_ops.c. */
+/* fuzz_seq.c - generators of products, attention, sequences, losses, updates and fused ops; see
+ * fuzz_ops.c. */
 #include "tests/fuzz_ops.h"
 
 #include <math.h>
 
-/* ---- products ------------------------------------------------------------------------------------------------ */
+/* ---- products -------------------------------------------------------------------------------- */
 
 cx_tensor cx__fuzz_matmul(cx_rgen *r, cx_op op)
 {
@@ -20,7 +21,8 @@ cx_tensor cx__fuzz_matmul(cx_rgen *r, cx_op op)
 		t.trans_a = false;
 		a = sized(r, CX_WANT_FLOAT, -1, 1, DIMS(pick_int(r, 1, 5), k));
 		b = cx__rg_weight(r, n, k);
-		return cx__rg_range(r, cx_node_add(r->g, op, (cx_tensor[]){a, b}, 2, &t), -0.6f * (float)k, 0.6f * (float)k);
+		return cx__rg_range(r, cx_node_add(r->g, op, (cx_tensor[]){a, b}, 2, &t), -0.6f * (float)k,
+			0.6f * (float)k);
 	}
 	a = cx__rg_get(r, &w);
 	d = *cx__rg_desc(r, a);
@@ -30,12 +32,14 @@ cx_tensor cx__fuzz_matmul(cx_rgen *r, cx_op op)
 	dim[lead] = t.trans_b ? n : k;
 	dim[lead + 1] = t.trans_b ? k : n;
 	b = sized(r, chance(r, 3) ? CX_WANT_FLOAT : (int)d.dtype, -2, 2, lead + 2, dim);
-	return cx__rg_range(r, cx_node_add(r->g, op, (cx_tensor[]){a, b}, 2, &t), -4 * (float)k, 4 * (float)k);
+	return cx__rg_range(
+		r, cx_node_add(r->g, op, (cx_tensor[]){a, b}, 2, &t), -4 * (float)k, 4 * (float)k);
 }
 
 cx_tensor cx__fuzz_rope(cx_rgen *r, cx_op op)
 {
-	int64_t t = cx__rg_dim(r), heads = pick_int(r, 1, 3), hd = 2 * pick_int(r, 1, 5), n_pos = 20, dim[4] = {pick_int(r, 1, 2), t, heads, hd};
+	int64_t t = cx__rg_dim(r), heads = pick_int(r, 1, 3), hd = 2 * pick_int(r, 1, 5), n_pos = 20,
+			dim[4] = {pick_int(r, 1, 2), t, heads, hd};
 	int lead = chance(r, 3) ? 0 : 1;
 	cx_attr_rope a = cx_attr_rope_default();
 	cx_tensor in[5] = {CX_NONE, CX_NONE, CX_NONE, CX_NONE, CX_NONE};
@@ -44,7 +48,8 @@ cx_tensor cx__fuzz_rope(cx_rgen *r, cx_op op)
 	if (chance(r, 4)) a.amplitude = 1.25f;
 	a.pairs = chance(r, 2);
 	in[0] = sized(r, CX_WANT_FLOAT, -4, 4, 4 - lead, dim + lead);
-	in[1] = cx__rg_leaf(r, CX_OP_input, CX_I32, 2 - lead, dim + lead, (cx_fill){.lo = 0, .hi = (float)n_pos - 1});
+	in[1] = cx__rg_leaf(
+		r, CX_OP_input, CX_I32, 2 - lead, dim + lead, (cx_fill){.lo = 0, .hi = (float)n_pos - 1});
 	hd = a.n_rot ? a.n_rot : hd;
 	if (chance(r, 4)) {
 		in[2] = sized(r, CX_F32, 0.01f, 1, DIMS(hd / 2));
@@ -57,13 +62,16 @@ cx_tensor cx__fuzz_rope(cx_rgen *r, cx_op op)
 
 cx_tensor cx__fuzz_attention(cx_rgen *r, cx_op op)
 {
-	int64_t b = pick_int(r, 1, 3), t = pick_int(r, 1, 7), s = pick_int(r, 1, 8), hk = pick_int(r, 1, 2);
-	int64_t h = hk * pick_int(r, 1, 2), d = pick_int(r, 1, 8), dv = chance(r, 2) ? d : pick_int(r, 1, 8);
+	int64_t b = pick_int(r, 1, 3), t = pick_int(r, 1, 7), s = pick_int(r, 1, 8),
+			hk = pick_int(r, 1, 2);
+	int64_t h = hk * pick_int(r, 1, 2), d = pick_int(r, 1, 8),
+			dv = chance(r, 2) ? d : pick_int(r, 1, 8);
 	bool dense = chance(r, 2);
 	int f = (int)cx__rg_dtype(r, CX_WANT_FLOAT);
 	cx_attr_attention a = cx_attr_attention_default();
 	cx_tensor in[7] = {CX_NONE, CX_NONE, CX_NONE, CX_NONE, CX_NONE, CX_NONE, CX_NONE};
-	int64_t q_dim[] = {b, t, h, d}, k_dim[] = {b, s, hk, d}, v_dim[] = {b, s, hk, dv}, full[] = {b, h, t, s};
+	int64_t q_dim[] = {b, t, h, d}, k_dim[] = {b, s, hk, d}, v_dim[] = {b, s, hk, dv},
+			full[] = {b, h, t, s};
 	int skip = dense ? 0 : 1, rank = 4 - skip;
 	a.causal = chance(r, 2);
 	if (chance(r, 3)) a.window = pick_int(r, 1, 5);
@@ -84,7 +92,8 @@ cx_tensor cx__fuzz_attention(cx_rgen *r, cx_op op)
 
 cx_tensor cx__fuzz_paged(cx_rgen *r, cx_op op)
 {
-	int64_t b = pick_int(r, 1, 3), t = pick_int(r, 1, 6), hk = pick_int(r, 1, 2), h = hk * pick_int(r, 1, 2), d = pick_int(r, 1, 8);
+	int64_t b = pick_int(r, 1, 3), t = pick_int(r, 1, 6), hk = pick_int(r, 1, 2),
+			h = hk * pick_int(r, 1, 2), d = pick_int(r, 1, 8);
 	cx_attr_paged a = cx_attr_paged_default();
 	int64_t n_pages = pick_int(r, 2, 5), blocks, slots, table[2];
 	int f = (int)cx__rg_dtype(r, CX_WANT_FLOAT);
@@ -98,14 +107,16 @@ cx_tensor cx__fuzz_paged(cx_rgen *r, cx_op op)
 	in[0] = sized(r, CX_WANT_FLOAT, -2, 2, DIMS(t, h, d));
 	in[1] = sized(r, f, -2, 2, DIMS(slots, hk, d));
 	in[2] = sized(r, f, -2, 2, DIMS(slots, hk, d));
-	in[3] = cx__rg_leaf(r, CX_OP_input, CX_I32, 2, table, (cx_fill){.rule = CX_FILL_TABLE, .n = n_pages});
+	in[3] = cx__rg_leaf(
+		r, CX_OP_input, CX_I32, 2, table, (cx_fill){.rule = CX_FILL_TABLE, .n = n_pages});
 	in[4] = cx__rg_leaf(r, CX_OP_input, CX_I32, 1, (int64_t[]){b + 1},
 		(cx_fill){.rule = CX_FILL_OFFSETS, .lo = chance(r, 3), .n = t});
-	in[5] = cx__rg_leaf(r, CX_OP_input, CX_I32, 1, &b, (cx_fill){.lo = (float)t, .hi = (float)(blocks * a.page)});
+	in[5] = cx__rg_leaf(
+		r, CX_OP_input, CX_I32, 1, &b, (cx_fill){.lo = (float)t, .hi = (float)(blocks * a.page)});
 	return cx__rg_range(r, cx_node_add(r->g, op, in, 6, &a), -2.1f, 2.1f);
 }
 
-/* ---- sequences ------------------------------------------------------------------------------------------------- */
+/* ---- sequences ------------------------------------------------------------------------------- */
 
 /* off and slot for t rows into in[0], in[1]; gives the rows of state that are needed. */
 static int64_t sequences(cx_rgen *r, int64_t t, cx_tensor *in)
@@ -136,7 +147,8 @@ cx_tensor cx__fuzz_conv1d(cx_rgen *r, cx_op op)
 
 cx_tensor cx__fuzz_delta(cx_rgen *r, cx_op op)
 {
-	int64_t t = pick_int(r, 1, 8), nk = pick_int(r, 1, 2), nv = nk * pick_int(r, 1, 2), dk = pick_int(r, 1, 6), dv = pick_int(r, 1, 6), n;
+	int64_t t = pick_int(r, 1, 8), nk = pick_int(r, 1, 2), nv = nk * pick_int(r, 1, 2),
+			dk = pick_int(r, 1, 6), dv = pick_int(r, 1, 6), n;
 	int f = (int)cx__rg_dtype(r, CX_WANT_FLOAT);
 	cx_attr_delta a = cx_attr_delta_default();
 	cx_tensor in[8], y;
@@ -159,8 +171,9 @@ cx_tensor cx__fuzz_scan(cx_rgen *r, cx_op op)
 	int64_t b = pick_int(r, 1, 3), t = cx__rg_size(r), d = cx__rg_size(r);
 	int f = (int)cx__rg_dtype(r, CX_WANT_FLOAT);
 	cx_attr_reset a = {chance(r, 2), 0};
-	cx_tensor y, in[4] = {sized(r, f, -1, 1, DIMS(b, t, d)), sized(r, f, -1, 1, DIMS(b, t, d)), sized(r, f, -2, 2, DIMS(b, d)),
-		chance(r, 2) ? CX_NONE : sized(r, CX_BOOL, 0, 1, DIMS(b, t))};
+	cx_tensor y, in[4] = {sized(r, f, -1, 1, DIMS(b, t, d)), sized(r, f, -1, 1, DIMS(b, t, d)),
+					 sized(r, f, -2, 2, DIMS(b, d)),
+					 chance(r, 2) ? CX_NONE : sized(r, CX_BOOL, 0, 1, DIMS(b, t))};
 	y = cx_node_add(r->g, op, in, 4, &a);
 	cx__rg_range(r, cx_out(r->g, y, 1), -14, 14);
 	return cx__rg_range(r, y, -14, 14);
@@ -182,14 +195,15 @@ cx_tensor cx__fuzz_cscan(cx_rgen *r, cx_op op)
 	return cx__rg_range(r, y, -30, 30);
 }
 
-/* ---- losses, updates, generators -------------------------------------------------------------------------------- */
+/* ---- losses, updates, generators ------------------------------------------------------------- */
 
 cx_tensor cx__fuzz_xent(cx_rgen *r, cx_op op)
 {
 	int64_t n = cx__rg_size(r), c = cx__rg_size(r);
 	cx_attr_loss a = {pick_int(r, 0, 2), chance(r, 2) ? -100 : 0, 0};
 	cx_tensor x = sized(r, CX_WANT_FLOAT, -4, 4, DIMS(n, c));
-	cx_tensor t = cx__rg_leaf(r, CX_OP_input, CX_I32, 1, &n, (cx_fill){.lo = 0, .hi = (float)c - 1});
+	cx_tensor t =
+		cx__rg_leaf(r, CX_OP_input, CX_I32, 1, &n, (cx_fill){.lo = 0, .hi = (float)c - 1});
 	return cx__rg_range(r, cx_node_add(r->g, op, (cx_tensor[]){x, t}, 2, &a), 0, 11 * (float)n);
 }
 
@@ -199,7 +213,8 @@ cx_tensor cx__fuzz_mse(cx_rgen *r, cx_op op)
 	cx_desc d = *cx__rg_desc(r, x);
 	cx_attr_loss a = {pick_int(r, 0, 2), -100, 0};
 	y = sized(r, (int)d.dtype, -4, 4, d.rank, d.dim);
-	return cx__rg_range(r, cx_node_add(r->g, op, (cx_tensor[]){x, y}, 2, &a), 0, 64 * (float)cx__desc_elems(&d));
+	return cx__rg_range(
+		r, cx_node_add(r->g, op, (cx_tensor[]){x, y}, 2, &a), 0, 64 * (float)cx__desc_elems(&d));
 }
 
 cx_tensor cx__fuzz_poisson(cx_rgen *r, cx_op op)
@@ -208,8 +223,8 @@ cx_tensor cx__fuzz_poisson(cx_rgen *r, cx_op op)
 	cx_tensor x = rows(r, CX_WANT_FLOAT, 0, a.rate ? 0.1f : -3, 3), y;
 	cx_desc d = *cx__rg_desc(r, x);
 	y = sized(r, (int)d.dtype, 0, 4, d.rank, d.dim);
-	return cx__rg_range(r, cx_node_add(r->g, op, (cx_tensor[]){x, y}, 2, &a), -40 * (float)cx__desc_elems(&d),
-		40 * (float)cx__desc_elems(&d));
+	return cx__rg_range(r, cx_node_add(r->g, op, (cx_tensor[]){x, y}, 2, &a),
+		-40 * (float)cx__desc_elems(&d), 40 * (float)cx__desc_elems(&d));
 }
 
 cx_tensor cx__fuzz_adamw(cx_rgen *r, cx_op op)
@@ -255,11 +270,12 @@ cx_tensor cx__fuzz_iota(cx_rgen *r, cx_op op)
 	return cx__rg_range(r, cx_node_add(r->g, op, NULL, 0, &a), -30, 30);
 }
 
-/* ---- what the planner fuses to ---------------------------------------------------------------------------------- */
+/* ---- what the planner fuses to --------------------------------------------------------------- */
 
 cx_tensor cx__fuzz_linear(cx_rgen *r, cx_op op)
 {
-	static const cx_op acts[] = {CX_OP_input, CX_OP_silu, CX_OP_gelu, CX_OP_gelu_tanh, CX_OP_relu, CX_OP_tanh};
+	static const cx_op acts[] = {
+		CX_OP_input, CX_OP_silu, CX_OP_gelu, CX_OP_gelu_tanh, CX_OP_relu, CX_OP_tanh};
 	int64_t k = chance(r, 3) ? 256 : 32 * pick_int(r, 1, 2), t = pick_int(r, 1, 5), n0;
 	cx_attr_linear a = cx_attr_linear_default();
 	cx_tensor in[12], y;
@@ -277,7 +293,8 @@ cx_tensor cx__fuzz_linear(cx_rgen *r, cx_op op)
 	a.residual = chance(r, 3);
 	for (int64_t i = 0; i < a.norm_in; i++) in[n++] = sized(r, side_dtype(r, f), -1, 1, DIMS(k));
 	n0 = cx__rg_size(r);
-	for (int64_t i = 0; i < a.n_w; i++) in[n++] = cx__rg_weight(r, i == 0 || a.glu ? n0 : cx__rg_size(r), k);
+	for (int64_t i = 0; i < a.n_w; i++)
+		in[n++] = cx__rg_weight(r, i == 0 || a.glu ? n0 : cx__rg_size(r), k);
 	for (int64_t i = 0; i < a.n_w && a.bias; i++) {
 		int64_t rows_ = cx__rg_desc(r, in[1 + a.norm_in + i])->dim[0];
 		in[n++] = chance(r, 4) ? CX_NONE : sized(r, side_dtype(r, f), -1, 1, DIMS(rows_));
@@ -290,8 +307,10 @@ cx_tensor cx__fuzz_linear(cx_rgen *r, cx_op op)
 
 cx_tensor cx__fuzz_rope_kv(cx_rgen *r, cx_op op)
 {
-	int64_t t = cx__rg_size(r), hk = pick_int(r, 1, 2), d = 2 * pick_int(r, 1, 4), slots = t + pick_int(r, 0, 4);
-	cx_dtype f = cx__rg_dtype(r, CX_WANT_FLOAT), c = chance(r, 2) ? f : cx__rg_dtype(r, CX_WANT_FLOAT);
+	int64_t t = cx__rg_size(r), hk = pick_int(r, 1, 2), d = 2 * pick_int(r, 1, 4),
+			slots = t + pick_int(r, 0, 4);
+	cx_dtype f = cx__rg_dtype(r, CX_WANT_FLOAT),
+			 c = chance(r, 2) ? f : cx__rg_dtype(r, CX_WANT_FLOAT);
 	cx_attr_rope a = cx_attr_rope_default();
 	cx_tensor in[7], y;
 	if (chance(r, 3)) a.n_rot = 2 * pick_int(r, 1, d / 2);
@@ -301,7 +320,8 @@ cx_tensor cx__fuzz_rope_kv(cx_rgen *r, cx_op op)
 	in[2] = cx__rg_leaf(r, CX_OP_input, CX_I32, 1, &t, (cx_fill){.lo = 0, .hi = 40});
 	in[3] = cx__rg_index(r, CX_FILL_SLOTS, t, slots);
 	in[4] = cx__rg_state(r, c, DIMS(slots, hk, d), -2, 2);
-	in[5] = cx__rg_leaf(r, r->rg->opts.no_states ? CX_OP_input : CX_OP_state, c, DIMS(slots, hk, d), (cx_fill){.lo = -2, .hi = 2});
+	in[5] = cx__rg_leaf(r, r->rg->opts.no_states ? CX_OP_input : CX_OP_state, c, DIMS(slots, hk, d),
+		(cx_fill){.lo = -2, .hi = 2});
 	in[6] = chance(r, 3) ? sized(r, CX_F32, 0.01f, 1, DIMS((a.n_rot ? a.n_rot : d) / 2)) : CX_NONE;
 	y = cx_node_add(r->g, op, in, 7, &a);
 	cx__rg_range(r, cx_out(r->g, y, 1), -2, 2);
@@ -316,7 +336,8 @@ cx_tensor cx__fuzz_add_norm(cx_rgen *r, cx_op op)
 	a.norm = pick_int(r, 1, 2);
 	a.norm_in = pick_int(r, 0, a.norm);
 	in[1] = sized(r, (int)d.dtype, -2, 2, d.rank, d.dim);
-	for (int64_t i = 0; i < a.norm_in; i++) in[2 + i] = sized(r, side_dtype(r, d.dtype), -1, 1, DIMS(d.dim[d.rank - 1]));
+	for (int64_t i = 0; i < a.norm_in; i++)
+		in[2 + i] = sized(r, side_dtype(r, d.dtype), -1, 1, DIMS(d.dim[d.rank - 1]));
 	y = cx_node_add(r->g, op, in, 2 + (uint32_t)a.norm_in, &a);
 	cx__rg_range(r, cx_out(r->g, y, 1), -8, 8);
 	return cx__rg_range(r, y, -4, 4);
@@ -324,14 +345,18 @@ cx_tensor cx__fuzz_add_norm(cx_rgen *r, cx_op op)
 
 cx_tensor cx__fuzz_map(cx_rgen *r, cx_op op)
 {
-	static const cx_op ops[] = {CX_OP_neg, CX_OP_abs, CX_OP_tanh, CX_OP_sigmoid, CX_OP_silu, CX_OP_relu, CX_OP_clamp, CX_OP_cast,
-		CX_OP_add, CX_OP_sub, CX_OP_mul, CX_OP_min, CX_OP_max, CX_OP_where};
-	cx_prog p = {.n_in = (uint8_t)pick_int(r, 1, 4), .n_instr = (uint8_t)pick_int(r, 1, 8), .n_out = (uint8_t)pick_int(r, 1, 3)};
+	static const cx_op ops[] = {CX_OP_neg, CX_OP_abs, CX_OP_tanh, CX_OP_sigmoid, CX_OP_silu,
+		CX_OP_relu, CX_OP_clamp, CX_OP_cast, CX_OP_add, CX_OP_sub, CX_OP_mul, CX_OP_min, CX_OP_max,
+		CX_OP_where};
+	cx_prog p = {.n_in = (uint8_t)pick_int(r, 1, 4),
+		.n_instr = (uint8_t)pick_int(r, 1, 8),
+		.n_out = (uint8_t)pick_int(r, 1, 3)};
 	float big[CX_PROG_MAX_IN + CX_PROG_MAX];
 	cx_attr_map a = {chance(r, 3) ? pick_int(r, 1, 4) : 0, chance(r, 2), 0};
 	cx_tensor in[4] = {rows(r, CX_WANT_FLOAT, 1, -2, 2)}, y;
 	cx_desc d = *cx__rg_desc(r, in[0]);
-	for (int i = 1; i < p.n_in; i++) in[i] = cx__fuzz_partner(r, in[0], CX_WANT_FLOAT, -2, 2, false);
+	for (int i = 1; i < p.n_in; i++)
+		in[i] = cx__fuzz_partner(r, in[0], CX_WANT_FLOAT, -2, 2, false);
 	for (int i = 0; i < p.n_in; i++) big[i] = 2;
 	for (int i = 0; i < p.n_instr; i++) {
 		cx_instr *t = &p.instr[i];
@@ -345,7 +370,8 @@ cx_tensor cx__fuzz_map(cx_rgen *r, cx_op op)
 		if (t->op == CX_OP_mul) big[n] = big[t->a] * big[t->b];
 		if (t->op == CX_OP_tanh || t->op == CX_OP_sigmoid) big[n] = 1;
 		if (t->op == CX_OP_clamp) t->p = -1, t->q = 1.5f;
-		if (t->op == CX_OP_cast) t->p = (float)(r->rg->opts.f32_only ? CX_F32 : chance(r, 2) ? CX_F16 : CX_BF16);
+		if (t->op == CX_OP_cast)
+			t->p = (float)(r->rg->opts.f32_only ? CX_F32 : chance(r, 2) ? CX_F16 : CX_BF16);
 		if (t->op != CX_OP_where) t->c = 0;
 		if (t->op < CX_OP_add && t->op != CX_OP_where) t->b = 0;
 	}

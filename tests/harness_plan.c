@@ -4,9 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
-/* How far the end of a graph may be from the reference, by cx_rvalue.prec. One op is held to its row's
- * tolerance (cx_plan_check.tol); here errors of many ops, and of 16-bit roundings that fell the other
- * way, have come together. */
+/* How far the end of a graph may be from the reference, by cx_rvalue.prec. One op is held to its
+ * row's tolerance (cx_plan_check.tol); here errors of many ops, and of 16-bit roundings that fell
+ * the other way, have come together. */
 static const double end_tol[4] = {1e-12, 1e-7, 1e-4, 1e-2};
 
 typedef struct run {
@@ -65,8 +65,9 @@ static cx_status compare(run *r, const char *what, const char *name, uint32_t id
 	if (cx__is_inside(d->dtype, cx__desc_elems(d), want, got, limit, floor, &c)) return CX_OK;
 	return CX_FAIL(r->err, CX_ERR_ARGUMENT,
 		"seed %llu: %s '%s' (%s): nmse %.3g (limit %.3g), %lld odd; [%lld] is %.9g, must be %.9g",
-		(unsigned long long)r->rg->opts.seed, what, name, cx__node_text(r->rg->g, id, node, sizeof node),
-		c.nmse, limit, (long long)c.n_odd, (long long)c.at, c.got, c.want);
+		(unsigned long long)r->rg->opts.seed, what, name,
+		cx__node_text(r->rg->g, id, node, sizeof node), c.nmse, limit, (long long)c.n_odd,
+		(long long)c.at, c.got, c.want);
 }
 
 static cx_status check_outputs(run *r, void *buf, bool again)
@@ -82,11 +83,13 @@ static cx_status check_outputs(run *r, void *buf, bool again)
 		memset(buf, 0x5a, bytes); /* so that what is not written shows */
 		if ((st = cx_exec_get_output(r->exec, output, buf, bytes, r->err)) != CX_OK) return st;
 		if (again && memcmp(buf, r->first[o], bytes) != 0)
-			return CX_FAIL(r->err, CX_ERR_ARGUMENT, "seed %llu: output '%s' differs in the second run",
+			return CX_FAIL(r->err, CX_ERR_ARGUMENT,
+				"seed %llu: output '%s' differs in the second run",
 				(unsigned long long)r->rg->opts.seed, g->outputs[o].name);
 		if (again) continue;
 		memcpy(r->first[o], buf, bytes);
-		st = compare(r, "output", g->outputs[o].name, id, r->want->node[id], buf, r->rg->v[id].prec);
+		st =
+			compare(r, "output", g->outputs[o].name, id, r->want->node[id], buf, r->rg->v[id].prec);
 		if (st != CX_OK) return st;
 	}
 	return CX_OK;
@@ -109,7 +112,8 @@ static cx_status check_states(run *r, void *buf)
 		if (g->nodes[i].op != CX_OP_state || !(g->nodes[i].flags & CX_NODE_STATE_UPDATED)) continue;
 		st = cx_store_state_read(r->store, g->nodes[i].name, buf, r->want->bytes[i], r->err);
 		if (st == CX_OK)
-			st = compare(r, "state", g->nodes[i].name, i, r->want->state[i], buf, state_prec(r->rg, i));
+			st = compare(
+				r, "state", g->nodes[i].name, i, r->want->state[i], buf, state_prec(r->rg, i));
 		if (st != CX_OK) return st;
 	}
 	return CX_OK;
@@ -132,8 +136,11 @@ cx_status cx__harness_plan(cx_runtime *rt, const cx_random_graph *rg, const cx_v
 	const cx_plan_check *check, cx_plan_stats *stats, cx_err *err)
 {
 	run r = {.rg = rg, .want = want, .check = check, .alloc = want->alloc, .err = err};
-	cx_plan_opts opts = {.devices = check->devices, .n_devices = check->n_devices,
-		.allow_fallback = check->allow_fallback, .no_fuse = check->no_fuse, .verify = true};
+	cx_plan_opts opts = {.devices = check->devices,
+		.n_devices = check->n_devices,
+		.allow_fallback = check->allow_fallback,
+		.no_fuse = check->no_fuse,
+		.verify = true};
 	const cx_graph *g = rg->g;
 	uint64_t most = 1;
 	void *buf = NULL;

@@ -20,7 +20,10 @@ cx_want cx__want_dims(int dtype, float lo, float hi, int rank, const int64_t *di
 	return w;
 }
 
-bool cx__rg_chance(cx_rgen *r, int64_t n) { return cx__rng_one_in(&r->rng, n); }
+bool cx__rg_chance(cx_rgen *r, int64_t n)
+{
+	return cx__rng_one_in(&r->rng, n);
+}
 
 int64_t cx__rg_size(cx_rgen *r)
 {
@@ -46,14 +49,15 @@ cx_dtype cx__rg_dtype(cx_rgen *r, int want)
 	return cx__rg_chance(r, 2) ? CX_F16 : CX_BF16;
 }
 
-/* ---- what is known about values -------------------------------------------------------------------------- */
+/* ---- what is known about values -------------------------------------------------------------- */
 
 static bool allowed(const cx_rgen *r, cx_op op)
 {
 	return !r->rg->opts.ops || r->rg->opts.ops[op];
 }
 
-/* Exact ops of exact operands are exact, with the exception below; otherwise the worst of the operands, and of the result's own rounding. */
+/* Exact ops of exact operands are exact, with the exception below; otherwise the worst of the
+ * operands, and of the result's own rounding. */
 static uint8_t precision(const cx_rgen *r, uint32_t id)
 {
 	const cx_node *n = &r->g->nodes[id];
@@ -64,11 +68,14 @@ static uint8_t precision(const cx_rgen *r, uint32_t id)
 		info = &cx__ops[n->op];
 	}
 	for (uint32_t j = 0; j < n->n_in; j++)
-		if (n->in[j] != UINT32_MAX && r->rg->v[n->in[j]].prec > prec) prec = r->rg->v[n->in[j]].prec;
+		if (n->in[j] != UINT32_MAX && r->rg->v[n->in[j]].prec > prec)
+			prec = r->rg->v[n->in[j]].prec;
 	if (cx_dtype_get(r->g->nodes[id].desc.dtype)->cls != CX_CLASS_FLOAT) return prec;
 	if (info->tol.f32 > 0 && prec < 1) prec = 1;
 	/* In a fused chain a 16-bit value may stay in f32 until its end. */
-	if (info->kind == CX_KIND_MAP && n->op != CX_OP_cast && r->g->nodes[id].desc.dtype != CX_F32 && prec < 1) prec = 1;
+	if (info->kind == CX_KIND_MAP && n->op != CX_OP_cast && r->g->nodes[id].desc.dtype != CX_F32 &&
+		prec < 1)
+		prec = 1;
 	if (prec > 0 && r->g->nodes[id].desc.dtype == CX_F16 && prec < 2) prec = 2;
 	if (prec > 0 && r->g->nodes[id].desc.dtype == CX_BF16) prec = 3;
 	return prec;
@@ -97,7 +104,8 @@ static void sync(cx_rgen *r)
 			v->lo = rg->v[n->in[0]].lo;
 			v->hi = rg->v[n->in[0]].hi;
 		}
-		v->avoid = cx__desc_elems(&n->desc) > MAX_ELEMS || cx_dtype_get(n->desc.dtype)->cls == CX_CLASS_BLOCK;
+		v->avoid = cx__desc_elems(&n->desc) > MAX_ELEMS ||
+				   cx_dtype_get(n->desc.dtype)->cls == CX_CLASS_BLOCK;
 	}
 }
 
@@ -122,24 +130,43 @@ cx_tensor cx__rg_range(cx_rgen *r, cx_tensor t, float lo, float hi)
 	return t;
 }
 
-/* ---- leaves ---------------------------------------------------------------------------------------------- */
+/* ---- leaves ---------------------------------------------------------------------------------- */
 
 static void store(cx_dtype dtype, void *buf, int64_t i, double x)
 {
 	uint16_t h;
 	switch (dtype) {
-	case CX_F16: h = cx_f32_to_f16((float)x); memcpy((char *)buf + 2 * i, &h, 2); break;
-	case CX_BF16: h = cx_f32_to_bf16((float)x); memcpy((char *)buf + 2 * i, &h, 2); break;
-	case CX_I32: ((int32_t *)buf)[i] = (int32_t)x; break;
-	case CX_I64: ((int64_t *)buf)[i] = (int64_t)x; break;
-	case CX_U8: ((uint8_t *)buf)[i] = (uint8_t)x; break;
-	case CX_I8: ((int8_t *)buf)[i] = (int8_t)x; break;
-	case CX_BOOL: ((uint8_t *)buf)[i] = x != 0; break;
-	default: ((float *)buf)[i] = (float)x; break;
+	case CX_F16:
+		h = cx_f32_to_f16((float)x);
+		memcpy((char *)buf + 2 * i, &h, 2);
+		break;
+	case CX_BF16:
+		h = cx_f32_to_bf16((float)x);
+		memcpy((char *)buf + 2 * i, &h, 2);
+		break;
+	case CX_I32:
+		((int32_t *)buf)[i] = (int32_t)x;
+		break;
+	case CX_I64:
+		((int64_t *)buf)[i] = (int64_t)x;
+		break;
+	case CX_U8:
+		((uint8_t *)buf)[i] = (uint8_t)x;
+		break;
+	case CX_I8:
+		((int8_t *)buf)[i] = (int8_t)x;
+		break;
+	case CX_BOOL:
+		((uint8_t *)buf)[i] = x != 0;
+		break;
+	default:
+		((float *)buf)[i] = (float)x;
+		break;
 	}
 }
 
-static cx_status fill_blocks(const cx_random_graph *rg, const cx_desc *d, cx_rng *rng, void *buf, cx_err *err)
+static cx_status fill_blocks(
+	const cx_random_graph *rg, const cx_desc *d, cx_rng *rng, void *buf, cx_err *err)
 {
 	int64_t n = cx__desc_elems(d);
 	float *x = cx_malloc(&rg->alloc, (size_t)n * sizeof *x + 1);
@@ -151,7 +178,8 @@ static cx_status fill_blocks(const cx_random_graph *rg, const cx_desc *d, cx_rng
 	return CX_OK;
 }
 
-static cx_status fill_data(const cx_random_graph *rg, const cx_desc *d, cx_fill f, cx_rng rng, void *buf, cx_err *err)
+static cx_status fill_data(
+	const cx_random_graph *rg, const cx_desc *d, cx_fill f, cx_rng rng, void *buf, cx_err *err)
 {
 	cx_dtype_class cls = cx_dtype_get(d->dtype)->cls;
 	int64_t n = cx__desc_elems(d);
@@ -166,22 +194,29 @@ static cx_status fill_data(const cx_random_graph *rg, const cx_desc *d, cx_fill 
 			else if (cls == CX_CLASS_BOOL) x = (double)cx__rng_int(&rng, 0, 1);
 			else x = (double)cx__rng_int(&rng, (int64_t)f.lo, (int64_t)f.hi);
 			if (special && cls == CX_CLASS_FLOAT && cx__rng_one_in(&rng, 16))
-				x = (double[]){(double)NAN, (double)INFINITY, (double)-INFINITY, -0.0}[cx__rng_int(&rng, 0, 3)];
+				x = (double[]){(double)NAN, (double)INFINITY, (double)-INFINITY,
+					-0.0}[cx__rng_int(&rng, 0, 3)];
 			break;
 		case CX_FILL_INDEX:
 			x = f.n > 0 ? (double)cx__rng_int(&rng, 0, f.n - 1) : -1;
 			if (cx__rng_one_in(&rng, 10)) x = cx__rng_one_in(&rng, 2) ? -1 : (double)f.n;
 			break;
 		case CX_FILL_OFFSETS: /* the i-th of ascending cuts of 0..n */
-			x = i == 0 ? 0 : i == n - 1 ? (double)f.n
-				: (double)((f.n * i) / (n - 1) + cx__rng_int(&rng, 0, (f.n * (i + 1)) / (n - 1) - (f.n * i) / (n - 1)));
-			if (f.lo > 0 && i == n - 1 && i > 0) x = ((int32_t *)buf)[i - 1]; /* rows are left over */
+			x = i == 0       ? 0
+				: i == n - 1 ? (double)f.n
+							 : (double)((f.n * i) / (n - 1) +
+										cx__rng_int(&rng, 0,
+											(f.n * (i + 1)) / (n - 1) - (f.n * i) / (n - 1)));
+			if (f.lo > 0 && i == n - 1 && i > 0)
+				x = ((int32_t *)buf)[i - 1]; /* rows are left over */
 			break;
 		case CX_FILL_SLOTS: /* a rotation of 0..n-1, so that they are distinct */
 			x = i < f.n ? (double)((i + turn) % f.n) : -1;
 			if (cx__rng_one_in(&rng, 8)) x = -1;
 			break;
-		case CX_FILL_TABLE: x = (double)cx__rng_int(&rng, 0, f.n - 1); break;
+		case CX_FILL_TABLE:
+			x = (double)cx__rng_int(&rng, 0, f.n - 1);
+			break;
 		}
 		store(d->dtype, buf, i, x);
 	}
@@ -192,15 +227,18 @@ cx_status cx__random_fill(const cx_random_graph *rg, uint32_t id, void *buf, uin
 {
 	const cx_node *n = &rg->g->nodes[id];
 	uint64_t want;
-	if (!cx_dtype_bytes(n->desc.dtype, n->desc.rank, n->desc.dim, &want) || want != bytes) return CX_ERR_ARGUMENT;
+	if (!cx_dtype_bytes(n->desc.dtype, n->desc.rank, n->desc.dim, &want) || want != bytes)
+		return CX_ERR_ARGUMENT;
 	if (n->op == CX_OP_const) {
 		memcpy(buf, n->data, bytes);
 		return CX_OK;
 	}
-	return fill_data(rg, &n->desc, rg->v[id].fill, cx__rng_make(rg->opts.seed, id + 1000), buf, NULL);
+	return fill_data(
+		rg, &n->desc, rg->v[id].fill, cx__rng_make(rg->opts.seed, id + 1000), buf, NULL);
 }
 
-cx_tensor cx__rg_leaf(cx_rgen *r, cx_op kind, cx_dtype dtype, int rank, const int64_t *dim, cx_fill fill)
+cx_tensor cx__rg_leaf(
+	cx_rgen *r, cx_op kind, cx_dtype dtype, int rank, const int64_t *dim, cx_fill fill)
 {
 	cx_desc d = {.dtype = dtype, .rank = rank};
 	cx_rng rng = cx__rng_make(r->rg->opts.seed, r->g->n_nodes + 1000);
@@ -250,14 +288,15 @@ cx_tensor cx__rg_weight(cx_rgen *r, int64_t n, int64_t k)
 	return cx__rg_leaf(r, CX_OP_weight, dtype, 2, dim, f);
 }
 
-/* ---- operands -------------------------------------------------------------------------------------------- */
+/* ---- operands -------------------------------------------------------------------------------- */
 
 static bool dtype_fits(cx_dtype t, int want)
 {
 	cx_dtype_class cls = cx_dtype_get(t)->cls;
 	if (want >= 0) return (int)t == want;
 	if (want == CX_WANT_FLOAT) return cls == CX_CLASS_FLOAT;
-	return cls == CX_CLASS_FLOAT || cls == CX_CLASS_INT || (want == CX_WANT_PLAIN && cls == CX_CLASS_BOOL);
+	return cls == CX_CLASS_FLOAT || cls == CX_CLASS_INT ||
+		   (want == CX_WANT_PLAIN && cls == CX_CLASS_BOOL);
 }
 
 /* A view of t with the dims that w asks for, or CX_NONE. */
@@ -280,12 +319,14 @@ static cx_tensor fit_dims(cx_rgen *r, cx_tensor t, const cx_want *w)
 	if (same) return t;
 	if (r->rg->opts.no_views) return CX_NONE;
 	dims.dims = cx_list_from(w->rank, w->dim);
-	if (known && n == cx__desc_elems(&d) && n > 0 && allowed(r, CX_OP_reshape)) return cx_reshape(r->g, t, &dims);
+	if (known && n == cx__desc_elems(&d) && n > 0 && allowed(r, CX_OP_reshape))
+		return cx_reshape(r->g, t, &dims);
 	if (known && stretch && allowed(r, CX_OP_broadcast)) return cx_broadcast(r->g, t, &dims);
 	if (!inside || !allowed(r, CX_OP_slice)) return CX_NONE;
 	s.begin.n = s.size.n = s.step.n = w->rank;
 	for (int i = 0; i < w->rank; i++) {
-		int64_t size = w->dim[i] < 0 ? d.dim[i] : w->dim[i], most = size > 1 ? (d.dim[i] - 1) / (size - 1) : 1;
+		int64_t size = w->dim[i] < 0 ? d.dim[i] : w->dim[i],
+				most = size > 1 ? (d.dim[i] - 1) / (size - 1) : 1;
 		s.size.v[i] = size;
 		s.step.v[i] = cx__rng_int(&r->rng, 1, most > 3 ? 3 : most);
 		s.begin.v[i] = size ? cx__rng_int(&r->rng, 0, d.dim[i] - 1 - (size - 1) * s.step.v[i]) : 0;
@@ -299,8 +340,8 @@ static cx_tensor fit_range(cx_rgen *r, cx_tensor t, const cx_want *w)
 	cx_dtype dtype = cx__rg_desc(r, t)->dtype;
 	cx_attr_clamp c = {w->lo, w->hi, 0};
 	if (dtype == CX_BOOL || (v.lo >= w->lo && v.hi <= w->hi)) return t;
-	if (cx_dtype_get(dtype)->cls == CX_CLASS_FLOAT && w->lo <= -1 && w->hi >= 1 && allowed(r, CX_OP_tanh) &&
-	    cx__rg_chance(r, 2))
+	if (cx_dtype_get(dtype)->cls == CX_CLASS_FLOAT && w->lo <= -1 && w->hi >= 1 &&
+		allowed(r, CX_OP_tanh) && cx__rg_chance(r, 2))
 		return cx__rg_range(r, cx_tanh(r->g, t), -1, 1);
 	if (!allowed(r, CX_OP_clamp)) return CX_NONE;
 	return cx__rg_range(r, cx_clamp(r->g, t, &c), w->lo, w->hi);
@@ -324,14 +365,18 @@ static cx_tensor pick(cx_rgen *r, const cx_want *w)
 	cx_tensor t = {n - 1 - (uint32_t)cx__rng_int(&r->rng, 0, back - 1)};
 	const cx_rvalue *v = cx__rg_value(r, t);
 	const cx_desc *d = cx__rg_desc(r, t);
-	if (v->avoid || !dtype_fits(d->dtype, w->dtype) || v->fill.rule != CX_FILL_UNIFORM) return CX_NONE;
+	if (v->avoid || !dtype_fits(d->dtype, w->dtype) || v->fill.rule != CX_FILL_UNIFORM)
+		return CX_NONE;
 	if (w->exact && r->rg->opts.smooth && v->prec != 0) return CX_NONE;
-	if (cx_dtype_get(d->dtype)->cls == CX_CLASS_INT && r->g->nodes[t.id].op == CX_OP_random) return CX_NONE;
+	if (cx_dtype_get(d->dtype)->cls == CX_CLASS_INT && r->g->nodes[t.id].op == CX_OP_random)
+		return CX_NONE;
 	if (w->rank >= 0) {
 		t = fit_dims(r, t, w);
 	} else {
-		if (d->rank < w->lo_rank || d->rank > 4 || (w->nonempty && cx__desc_elems(d) == 0)) return CX_NONE;
-		if (!r->rg->opts.no_views && d->rank > 1 && allowed(r, CX_OP_permute) && cx__rg_chance(r, 6))
+		if (d->rank < w->lo_rank || d->rank > 4 || (w->nonempty && cx__desc_elems(d) == 0))
+			return CX_NONE;
+		if (!r->rg->opts.no_views && d->rank > 1 && allowed(r, CX_OP_permute) &&
+			cx__rg_chance(r, 6))
 			t = shuffle_axes(r, t);
 	}
 	return cx_is_none(t) ? t : fit_range(r, t, w);
@@ -340,10 +385,13 @@ static cx_tensor pick(cx_rgen *r, const cx_want *w)
 /* A fresh leaf of these dims, seen through a view for strided and broadcast layouts. */
 static cx_tensor fresh(cx_rgen *r, cx_dtype dtype, int rank, const int64_t *dim, const cx_want *w)
 {
-	static const cx_op kinds[] = {CX_OP_input, CX_OP_input, CX_OP_input, CX_OP_weight, CX_OP_weight, CX_OP_const, CX_OP_state};
+	static const cx_op kinds[] = {CX_OP_input, CX_OP_input, CX_OP_input, CX_OP_weight, CX_OP_weight,
+		CX_OP_const, CX_OP_state};
 	cx_op kind = kinds[cx__rng_int(&r->rng, 0, r->rg->opts.no_states ? 5 : 6)];
 	int layout = r->rg->opts.layout != CX_LAYOUT_ANY ? r->rg->opts.layout
-		: cx__rg_chance(r, 4) ? (int)cx__rng_int(&r->rng, CX_LAYOUT_STRIDED, CX_LAYOUT_BROADCAST) : CX_LAYOUT_DENSE;
+				 : cx__rg_chance(r, 4)
+					 ? (int)cx__rng_int(&r->rng, CX_LAYOUT_STRIDED, CX_LAYOUT_BROADCAST)
+					 : CX_LAYOUT_DENSE;
 	cx_want full = cx__want_dims(dtype, w->lo, w->hi, rank, dim);
 	int64_t have[CX_MAX_RANK];
 	cx_tensor t;
@@ -353,7 +401,8 @@ static cx_tensor fresh(cx_rgen *r, cx_dtype dtype, int rank, const int64_t *dim,
 		if (layout == CX_LAYOUT_BROADCAST) have[i] = cx__rg_chance(r, 2) ? 1 : dim[i];
 		else have[i] = dim[i] * cx__rng_int(&r->rng, 1, 2) + cx__rng_int(&r->rng, 0, 2);
 	}
-	if (layout == CX_LAYOUT_STRIDED && rank > 1 && cx__rg_chance(r, 2)) { /* the last two axes come transposed */
+	if (layout == CX_LAYOUT_STRIDED && rank > 1 &&
+		cx__rg_chance(r, 2)) { /* the last two axes come transposed */
 		cx_attr_perm p = cx_attr_perm_default();
 		p.perm.n = rank;
 		for (int i = 0; i < rank; i++) p.perm.v[i] = i < rank - 2 ? i : 2 * rank - 3 - i;
@@ -378,14 +427,21 @@ cx_tensor cx__rg_get(cx_rgen *r, const cx_want *w)
 			cx_tensor t = pick(r, w);
 			if (!cx_is_none(t) || r->failed) return t;
 		}
-	if (rank < 0) rank = (int)cx__rng_int(&r->rng, w->lo_rank, w->lo_rank > 3 ? w->lo_rank : cx__rg_chance(r, 5) ? 4 : 3);
+	if (rank < 0)
+		rank = (int)cx__rng_int(&r->rng, w->lo_rank,
+			w->lo_rank > 3        ? w->lo_rank
+			: cx__rg_chance(r, 5) ? 4
+								  : 3);
 	for (int i = 0; i < rank; i++) {
-		dim[i] = w->rank >= 0 && w->dim[i] >= 0 ? w->dim[i] : w->nonempty ? cx__rg_size(r) : cx__rg_dim(r);
+		dim[i] = w->rank >= 0 && w->dim[i] >= 0 ? w->dim[i]
+				 : w->nonempty                  ? cx__rg_size(r)
+												: cx__rg_dim(r);
 		if ((w->rank < 0 || w->dim[i] < 0) && n * dim[i] > MAX_ELEMS / 2) dim[i] = 1;
 		n *= dim[i];
 	}
 	dtype = cx__rg_dtype(r, w->dtype);
-	if (cx_dtype_get(dtype)->cls == CX_CLASS_INT) { /* small, so that products and sums fit an int8 */
+	if (cx_dtype_get(dtype)->cls ==
+		CX_CLASS_INT) { /* small, so that products and sums fit an int8 */
 		limited.lo = fmaxf(w->lo, dtype == CX_U8 ? 0.0f : -5.0f);
 		limited.hi = fmaxf(limited.lo, fminf(w->hi, 5.0f));
 	}
@@ -401,11 +457,13 @@ cx_tensor cx__rg_state(cx_rgen *r, cx_dtype dtype, int rank, const int64_t *dim,
 			uint32_t id = (uint32_t)cx__rng_int(&r->rng, 0, r->g->n_nodes - 1);
 			const cx_node *n = &r->g->nodes[id];
 			const cx_rvalue *v = cx__rg_value(r, (cx_tensor){id});
-			if (n->state != UINT32_MAX && !(n->flags & CX_NODE_STATE_UPDATED) && n->desc.dtype == dtype &&
-			    n->desc.rank == rank && memcmp(n->desc.dim, w.dim, sizeof w.dim) == 0 && v->lo >= lo && v->hi <= hi)
+			if (n->state != UINT32_MAX && !(n->flags & CX_NODE_STATE_UPDATED) &&
+				n->desc.dtype == dtype && n->desc.rank == rank &&
+				memcmp(n->desc.dim, w.dim, sizeof w.dim) == 0 && v->lo >= lo && v->hi <= hi)
 				return (cx_tensor){id};
 		}
-		if (!cx__rg_chance(r, 3)) return cx__rg_leaf(r, CX_OP_state, dtype, rank, dim, (cx_fill){.lo = lo, .hi = hi});
+		if (!cx__rg_chance(r, 3))
+			return cx__rg_leaf(r, CX_OP_state, dtype, rank, dim, (cx_fill){.lo = lo, .hi = hi});
 	}
 	t = cx__rg_get(r, &w);
 	if (t.id < r->g->n_nodes) {
@@ -417,7 +475,7 @@ cx_tensor cx__rg_state(cx_rgen *r, cx_dtype dtype, int rank, const int64_t *dim,
 	return t;
 }
 
-/* ---- whole graphs ---------------------------------------------------------------------------------------- */
+/* ---- whole graphs ---------------------------------------------------------------------------- */
 
 static cx_status start(const cx_random_opts *opts, const cx_alloc *alloc, cx_rgen *r, cx_err *err)
 {
@@ -440,12 +498,14 @@ static cx_status finish(cx_rgen *r, cx_random_graph **out, cx_err *err)
 	sync(r);
 	st = r->failed ? CX_FAIL(&e, CX_ERR_MEMORY, "out of memory") : cx_graph_finish(r->g, &e);
 	if (st != CX_OK)
-		return cx__fail(err, st, e.file, e.line, "random graph of seed %llu: %s", (unsigned long long)r->rg->opts.seed, e.msg);
+		return cx__fail(err, st, e.file, e.line, "random graph of seed %llu: %s",
+			(unsigned long long)r->rg->opts.seed, e.msg);
 	*out = r->rg;
 	return CX_OK;
 }
 
-/* Nodes that nobody reads become outputs (most of them: the rest is dead code), and a few others. */
+/* Nodes that nobody reads become outputs (most of them: the rest is dead code), and a few others.
+ */
 static void mark_outputs(cx_rgen *r)
 {
 	uint32_t n = r->g->n_nodes, n_out = 0;
@@ -461,14 +521,17 @@ static void mark_outputs(cx_rgen *r)
 	for (uint32_t i = n; i-- > 0;) {
 		bool leaf = cx__ops[r->g->nodes[i].op].kind == CX_KIND_LEAF;
 		if (cx_dtype_get(r->g->nodes[i].desc.dtype)->cls == CX_CLASS_BLOCK) continue;
-		if (n_out > 0 && !cx__rg_chance(r, leaf ? 40 : 12) && (read[i] || leaf || cx__rg_chance(r, 5))) continue;
+		if (n_out > 0 && !cx__rg_chance(r, leaf ? 40 : 12) &&
+			(read[i] || leaf || cx__rg_chance(r, 5)))
+			continue;
 		snprintf(name, sizeof name, "y%u", n_out++);
 		cx_output(r->g, name, (cx_tensor){i});
 	}
 	cx_free(&r->rg->alloc, read, n + 1);
 }
 
-cx_status cx__random_graph(const cx_random_opts *opts, const cx_alloc *alloc, cx_random_graph **out, cx_err *err)
+cx_status cx__random_graph(
+	const cx_random_opts *opts, const cx_alloc *alloc, cx_random_graph **out, cx_err *err)
 {
 	cx_op ops[CX_OP_COUNT];
 	int n_ops = 0;
@@ -478,7 +541,8 @@ cx_status cx__random_graph(const cx_random_opts *opts, const cx_alloc *alloc, cx
 	for (int i = 0; i < CX_OP_COUNT; i++) {
 		cx_kind kind = cx__ops[i].kind;
 		bool usual = kind != CX_KIND_FUSED || opts->fused;
-		if (kind != CX_KIND_LEAF && kind != CX_KIND_META && (opts->ops ? opts->ops[i] : usual)) ops[n_ops++] = (cx_op)i;
+		if (kind != CX_KIND_LEAF && kind != CX_KIND_META && (opts->ops ? opts->ops[i] : usual))
+			ops[n_ops++] = (cx_op)i;
 	}
 	st = start(opts, alloc, &r, err);
 	if (st != CX_OK) goto done;
@@ -498,14 +562,16 @@ done:
 	return st;
 }
 
-cx_status cx__random_case(cx_op op, const cx_random_opts *opts, const cx_alloc *alloc, cx_random_graph **out, cx_err *err)
+cx_status cx__random_case(
+	cx_op op, const cx_random_opts *opts, const cx_alloc *alloc, cx_random_graph **out, cx_err *err)
 {
 	cx_tensor t;
 	char name[24];
 	cx_rgen r;
 	cx_status st;
 	*out = NULL;
-	if (cx__ops[op].kind == CX_KIND_META) return CX_FAIL(err, CX_ERR_ARGUMENT, "%s is not made alone", cx__ops[op].name);
+	if (cx__ops[op].kind == CX_KIND_META)
+		return CX_FAIL(err, CX_ERR_ARGUMENT, "%s is not made alone", cx__ops[op].name);
 	st = start(opts, alloc, &r, err);
 	if (st != CX_OK) goto done;
 	r.single = true;

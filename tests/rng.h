@@ -5,7 +5,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-typedef struct cx_rng { uint64_t s; } cx_rng;
+typedef struct cx_rng {
+	uint64_t s;
+} cx_rng;
 
 static inline uint64_t cx__rng_u64(cx_rng *r)
 {
@@ -27,7 +29,10 @@ static inline int64_t cx__rng_int(cx_rng *r, int64_t lo, int64_t hi)
 	return lo + (int64_t)(cx__rng_u64(r) % (uint64_t)(hi - lo + 1));
 }
 /* True once in n times. */
-static inline bool cx__rng_one_in(cx_rng *r, int64_t n) { return cx__rng_int(r, 1, n) == 1; }
+static inline bool cx__rng_one_in(cx_rng *r, int64_t n)
+{
+	return cx__rng_int(r, 1, n) == 1;
+}
 /* [lo, hi), 24 random bits. */
 static inline float cx__rng_float(cx_rng *r, float lo, float hi)
 {

@@ -1,5 +1,5 @@
-/* test_docs.c - the pages under docs/ that can be wrong: OPS.md is what `make docs` writes, the example of
- * GRAPH_TEXT.md parses and prints as it stands. Runs in the folder that holds docs/. */
+/* test_docs.c - the pages under docs/ that can be wrong: OPS.md is what `make docs` writes, the
+ * example of GRAPH_TEXT.md parses and prints as it stands. Runs in the folder that holds docs/. */
 #define CX_GEN_OPS_NO_MAIN
 #include "docs/gen_ops.c"
 
@@ -16,7 +16,8 @@ static char *read_file(const char *path)
 	char *text = NULL;
 	long n;
 	if (!f) return NULL;
-	if (fseek(f, 0, SEEK_END) == 0 && (n = ftell(f)) >= 0 && fseek(f, 0, SEEK_SET) == 0 && (text = malloc((size_t)n + 1)) != NULL)
+	if (fseek(f, 0, SEEK_END) == 0 && (n = ftell(f)) >= 0 && fseek(f, 0, SEEK_SET) == 0 &&
+		(text = malloc((size_t)n + 1)) != NULL)
 		text[fread(text, 1, (size_t)n, f)] = 0;
 	fclose(f);
 	return text;
@@ -47,7 +48,8 @@ static void ops_page_is_current(void **state)
 
 static void text_example_is_true(void **state)
 {
-	static const char head[] = "```\ncortex-graph 1\n", note[] = "# comments and empty lines are skipped\n";
+	static const char head[] = "```\ncortex-graph 1\n",
+					  note[] = "# comments and empty lines are skipped\n";
 	char *page = read_file("docs/GRAPH_TEXT.md"), *text, *end, *cut, *again;
 	cx_graph *g;
 	cx_err e = {0};
@@ -73,6 +75,7 @@ static void text_example_is_true(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(ops_page_is_current), cmocka_unit_test(text_example_is_true)};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(ops_page_is_current), cmocka_unit_test(text_example_is_true)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,7 +13,11 @@
 
 #include <cmocka.h>
 
-#define D(...) (int32_t)(sizeof((int64_t[]){__VA_ARGS__}) / 8), (const int64_t[]){__VA_ARGS__}
+#define D(...)                                                                                     \
+	(int32_t)(sizeof((int64_t[]){__VA_ARGS__}) / 8), (const int64_t[])                             \
+	{                                                                                              \
+		__VA_ARGS__                                                                                \
+	}
 
 static cx_graph *new_graph(void)
 {
@@ -37,7 +41,8 @@ static void expect_failed(cx_graph *g, ...)
 	cx_graph_free(g);
 }
 
-/* ---- errors ----------------------------------------------------------------------------------- */
+/* ---- errors -----------------------------------------------------------------------------------
+ */
 
 static void first_error_stays(void **state)
 {
@@ -54,7 +59,8 @@ static void first_error_stays(void **state)
 	cx_scope_pop(g);
 	assert_int_equal(cx_graph_n_nodes(g), n);
 	assert_int_equal(cx_tensor_shape(g, y).rank, 0);
-	expect_failed(g, "matmul", "'blk.3.'", "model.c:77", "[4,64]", "k=64", "[128,65]", "k=65", NULL);
+	expect_failed(
+		g, "matmul", "'blk.3.'", "model.c:77", "[4,64]", "k=64", "[128,65]", "k=65", NULL);
 }
 
 static void operands_are_checked(void **state)
@@ -97,13 +103,25 @@ static void operands_are_checked(void **state)
 
 static void leaves_are_checked(void **state)
 {
-	static const struct { const char *name; cx_dtype dtype; int64_t dim; int op; const char *word; } bad[] = {
-		{"", CX_F32, 1, CX_OP_input, "1 to 127"}, {NULL, CX_F32, 1, CX_OP_input, "1 to 127"},
-		{"a\"b", CX_F32, 1, CX_OP_input, "quotes"}, {"a\n", CX_F32, 1, CX_OP_weight, "printable"},
-		{"\xc3\xa4", CX_F32, 1, CX_OP_weight, "ASCII"}, {"x", CX_Q4_0, 32, CX_OP_input, "weights only"},
-		{"x", CX_Q4_0, 32, CX_OP_state, "weights only"}, {"x", CX_Q4_0, 33, CX_OP_weight, "[33]"},
-		{"x", CX_I8C, 32, CX_OP_weight, "i8c"}, {"x", CX_F32, -1, CX_OP_weight, "[-1]"},
-		{"x", CX_F32, 1ll << 31, CX_OP_state, "[2147483648]"}, {"x", (cx_dtype)99, 1, CX_OP_input, "99"},
+	static const struct {
+		const char *name;
+		cx_dtype dtype;
+		int64_t dim;
+		int op;
+		const char *word;
+	} bad[] = {
+		{"", CX_F32, 1, CX_OP_input, "1 to 127"},
+		{NULL, CX_F32, 1, CX_OP_input, "1 to 127"},
+		{"a\"b", CX_F32, 1, CX_OP_input, "quotes"},
+		{"a\n", CX_F32, 1, CX_OP_weight, "printable"},
+		{"\xc3\xa4", CX_F32, 1, CX_OP_weight, "ASCII"},
+		{"x", CX_Q4_0, 32, CX_OP_input, "weights only"},
+		{"x", CX_Q4_0, 32, CX_OP_state, "weights only"},
+		{"x", CX_Q4_0, 33, CX_OP_weight, "[33]"},
+		{"x", CX_I8C, 32, CX_OP_weight, "i8c"},
+		{"x", CX_F32, -1, CX_OP_weight, "[-1]"},
+		{"x", CX_F32, 1ll << 31, CX_OP_state, "[2147483648]"},
+		{"x", (cx_dtype)99, 1, CX_OP_input, "99"},
 	};
 	int64_t huge[] = {CX_MAX_DIM, CX_MAX_DIM, CX_MAX_DIM, 0};
 	cx_graph *g;
@@ -166,13 +184,14 @@ static void scopes_and_labels(void **state)
 	cx_scope_push(g, "blk.%d", 7);
 	cx_scope_push(g, "attn");
 	y = cx_named(g, cx_neg(cx_graph_at(g, "dir/layers.c", 9), x), "q");
-	assert_string_equal(cx__node_text(g, y.id, text, sizeof text), "%1 neg 'blk.7.attn.q' (layers.c:9)");
+	assert_string_equal(
+		cx__node_text(g, y.id, text, sizeof text), "%1 neg 'blk.7.attn.q' (layers.c:9)");
 	cx_scope_pop(g);
 	y = cx_abs(g, y);
 	assert_string_equal(cx__node_text(g, y.id, text, sizeof text), "%2 abs 'blk.7.' (layers.c:9)");
 	assert_string_equal(cx__node_text(g, y.id, text, 8), "%2 abs ");
 	cx_scope_pop(g);
-	cx_scope_pop(g); /* one too many is harmless */
+	cx_scope_pop(g);         /* one too many is harmless */
 	y = cx_named(g, x, "z"); /* leaves keep theirs */
 	assert_string_equal(cx_tensor_name(g, x), "x");
 	assert_null(cx_tensor_name(g, CX_NONE));
@@ -202,7 +221,8 @@ static void finish_needs_a_result(void **state)
 	expect_failed(g, "neg", "finished", NULL);
 }
 
-/* ---- states ----------------------------------------------------------------------------------- */
+/* ---- states -----------------------------------------------------------------------------------
+ */
 
 static void states_have_versions(void **state)
 {
@@ -253,7 +273,8 @@ static void views_and_twins_of_states_are_not_updated(void **state)
 	cx_graph_free(g);
 }
 
-/* ---- views ------------------------------------------------------------------------------------ */
+/* ---- views ------------------------------------------------------------------------------------
+ */
 
 /* Logical content of node id if its root held 0, 1, 2 ... by storage order. */
 static void read_view(const cx_graph *g, uint32_t id, int64_t *out)
@@ -323,7 +344,8 @@ static void views_read_what_they_mean(void **state)
 	assert_true(n_views > 3000 && n_copies > 10);
 }
 
-/* ---- the checker ------------------------------------------------------------------------------ */
+/* ---- the checker ------------------------------------------------------------------------------
+ */
 
 static void check_finds_damage(void **state)
 {
@@ -339,40 +361,59 @@ static void check_finds_damage(void **state)
 	cx_output(g, "k", k);
 	assert_int_equal(cx_graph_finish(g, NULL), CX_OK);
 	assert_int_equal(cx__graph_check(g, NULL), CX_OK);
-#define BREAK(field, value, keep)                              \
-	keep = field;                                          \
-	field = value;                                         \
-	assert_int_not_equal(cx__graph_check(g, NULL), CX_OK); \
-	field = keep;                                          \
+#define BREAK(field, value, keep)                                                                  \
+	keep = field;                                                                                  \
+	field = value;                                                                                 \
+	assert_int_not_equal(cx__graph_check(g, NULL), CX_OK);                                         \
+	field = keep;                                                                                  \
 	assert_int_equal(cx__graph_check(g, NULL), CX_OK)
-	BREAK(g->nodes[t.id].in[0], k.id, was);          /* an operand from later */
-	BREAK(g->nodes[v.id].root, x.id + 100, was);     /* no such root */
-	BREAK(g->nodes[v.id].root, v.id, was);           /* strided, but with storage of its own */
-	BREAK(g->nodes[k.id].root, x.id, was);           /* a root without being a view */
-	BREAK(g->nodes[t.id].state, UINT32_MAX, was);    /* a version is lost */
-	BREAK(g->nodes[v.id].state, s.id, was);          /* a view is a version */
-	BREAK(g->nodes[s.id].flags, 0, was);             /* an update is forgotten */
-	BREAK(g->nodes[k.id].n_out, 1, was);             /* an output is lost */
-	BREAK(g->outputs[0].id, 1000, was);              /* an output that is no node */
-	BREAK(g->nodes[v.id].view_off, 1, off);          /* reads past the end */
-	BREAK(g->nodes[v.id].view_off, -1, off);         /* and before the start */
-	BREAK(g->nodes[k.id].desc.dim[0], 5, off);       /* not what the shape rule says */
-	BREAK(g->nodes[x.id].desc.stride[0], 12, off);   /* not dense */
+	BREAK(g->nodes[t.id].in[0], k.id, was);        /* an operand from later */
+	BREAK(g->nodes[v.id].root, x.id + 100, was);   /* no such root */
+	BREAK(g->nodes[v.id].root, v.id, was);         /* strided, but with storage of its own */
+	BREAK(g->nodes[k.id].root, x.id, was);         /* a root without being a view */
+	BREAK(g->nodes[t.id].state, UINT32_MAX, was);  /* a version is lost */
+	BREAK(g->nodes[v.id].state, s.id, was);        /* a view is a version */
+	BREAK(g->nodes[s.id].flags, 0, was);           /* an update is forgotten */
+	BREAK(g->nodes[k.id].n_out, 1, was);           /* an output is lost */
+	BREAK(g->outputs[0].id, 1000, was);            /* an output that is no node */
+	BREAK(g->nodes[v.id].view_off, 1, off);        /* reads past the end */
+	BREAK(g->nodes[v.id].view_off, -1, off);       /* and before the start */
+	BREAK(g->nodes[k.id].desc.dim[0], 5, off);     /* not what the shape rule says */
+	BREAK(g->nodes[x.id].desc.stride[0], 12, off); /* not dense */
 #undef BREAK
 	cx_graph_free(g);
 }
 
-/* ---- dtypes and attributes -------------------------------------------------------------------- */
+/* ---- dtypes and attributes --------------------------------------------------------------------
+ */
 
 static void dtype_table(void **state)
 {
-	static const struct { cx_dtype t; int32_t rank; int64_t dim[3]; int64_t bytes; } cases[] = {
-		{CX_F32, 0, {0}, 4}, {CX_F16, 2, {3, 5}, 30}, {CX_BOOL, 1, {0}, 0}, {CX_I64, 3, {2, 3, 4}, 192},
-		{CX_Q8_0, 2, {3, 64}, 204}, {CX_Q4_K, 2, {2, 256}, 288}, {CX_MXFP4, 1, {32}, 17},
-		{CX_I8C, 2, {3, 5}, 16 + 12}, {CX_I8C, 2, {0, 5}, 0}, {CX_Q8_0, 2, {64, 3}, -1}, {CX_Q8_0, 0, {0}, -1},
-		{CX_I8C, 1, {4}, -1}, {CX_F32, 1, {-1}, -1}, {CX_F32, 1, {1ll << 31}, -1}, {CX_F32, 7, {0}, -1},
-		{CX_F32, 3, {CX_MAX_DIM, CX_MAX_DIM, 2}, -1}, {CX_U8, 2, {CX_MAX_DIM, CX_MAX_DIM}, -1},
-		{CX_DTYPE_COUNT, 0, {0}, -1}, {CX_U8, 2, {CX_MAX_DIM, 1 << 20}, (int64_t)CX_MAX_DIM << 20},
+	static const struct {
+		cx_dtype t;
+		int32_t rank;
+		int64_t dim[3];
+		int64_t bytes;
+	} cases[] = {
+		{CX_F32, 0, {0}, 4},
+		{CX_F16, 2, {3, 5}, 30},
+		{CX_BOOL, 1, {0}, 0},
+		{CX_I64, 3, {2, 3, 4}, 192},
+		{CX_Q8_0, 2, {3, 64}, 204},
+		{CX_Q4_K, 2, {2, 256}, 288},
+		{CX_MXFP4, 1, {32}, 17},
+		{CX_I8C, 2, {3, 5}, 16 + 12},
+		{CX_I8C, 2, {0, 5}, 0},
+		{CX_Q8_0, 2, {64, 3}, -1},
+		{CX_Q8_0, 0, {0}, -1},
+		{CX_I8C, 1, {4}, -1},
+		{CX_F32, 1, {-1}, -1},
+		{CX_F32, 1, {1ll << 31}, -1},
+		{CX_F32, 7, {0}, -1},
+		{CX_F32, 3, {CX_MAX_DIM, CX_MAX_DIM, 2}, -1},
+		{CX_U8, 2, {CX_MAX_DIM, CX_MAX_DIM}, -1},
+		{CX_DTYPE_COUNT, 0, {0}, -1},
+		{CX_U8, 2, {CX_MAX_DIM, 1 << 20}, (int64_t)CX_MAX_DIM << 20},
 	};
 	cx_dtype t;
 	(void)state;
@@ -385,7 +426,8 @@ static void dtype_table(void **state)
 	for (int i = 0; i < CX_DTYPE_COUNT; i++) {
 		const cx_dtype_info *d = cx_dtype_get((cx_dtype)i);
 		assert_true(cx_dtype_parse(d->name, &t) && (int)t == i);
-		if (d->gguf_id >= 0) assert_true(cx_dtype_from_gguf((uint32_t)d->gguf_id, &t) && (int)t == i);
+		if (d->gguf_id >= 0)
+			assert_true(cx_dtype_from_gguf((uint32_t)d->gguf_id, &t) && (int)t == i);
 	}
 	assert_false(cx_dtype_parse("f33", &t));
 	assert_false(cx_dtype_from_gguf(9999, &t));
@@ -432,21 +474,26 @@ static void numbers_round_trip(void **state)
 	}
 	assert_true(cx__int_parse("-9223372036854775808", 20, &i) && i == INT64_MIN);
 	assert_false(cx__int_parse("9223372036854775808", 19, &i));
-	assert_false(cx__int_parse("-", 1, &i) || cx__int_parse("", 0, &i) || cx__int_parse("1x", 2, &i));
+	assert_false(
+		cx__int_parse("-", 1, &i) || cx__int_parse("", 0, &i) || cx__int_parse("1x", 2, &i));
 }
 
-/* ---- every op, cost, memory ------------------------------------------------------------------- */
+/* ---- every op, cost, memory -------------------------------------------------------------------
+ */
 
 static void every_op_alone(void **state)
 {
 	(void)state;
 	for (int op = 0; op < CX_OP_COUNT; op++) {
 		for (uint64_t seed = 0; seed < 60 && cx__ops[op].kind != CX_KIND_META; seed++) {
-			cx_random_opts o = {.seed = seed, .layout = (int)(seed % 4), .zeros = seed % 3 == 0,
+			cx_random_opts o = {.seed = seed,
+				.layout = (int)(seed % 4),
+				.zeros = seed % 3 == 0,
 				.float_dtype = (cx_dtype)(seed % 3)};
 			cx_random_graph *rg;
 			cx_err e = {0};
-			if (cx__random_case((cx_op)op, &o, NULL, &rg, &e) != CX_OK) fail_msg("%s: %s", cx__ops[op].name, e.msg);
+			if (cx__random_case((cx_op)op, &o, NULL, &rg, &e) != CX_OK)
+				fail_msg("%s: %s", cx__ops[op].name, e.msg);
 			if (cx__graph_check(rg->g, &e) != CX_OK) fail_msg("%s: %s", cx__ops[op].name, e.msg);
 			assert_true(rg->g->n_outputs >= 1);
 			cx__random_graph_free(rg);
@@ -490,7 +537,8 @@ static void ten_thousand_nodes_are_cheap(void **state)
 		if (t < best) best = t;
 	}
 	print_message("# 10,000 nodes built and finished in %.2f ms\n", best * 1e3);
-	assert_true(best < 0.1); /* generous: sanitizers and busy machines; a quadratic step takes seconds */
+	assert_true(
+		best < 0.1); /* generous: sanitizers and busy machines; a quadratic step takes seconds */
 }
 
 /* test_graph_text.c does it with every kind of node. */
@@ -517,14 +565,22 @@ static void every_allocation_fails_in_turn(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(first_error_stays), cmocka_unit_test(operands_are_checked),
-		cmocka_unit_test(leaves_are_checked), cmocka_unit_test(names_are_unique_per_kind),
-		cmocka_unit_test(scopes_and_labels), cmocka_unit_test(finish_needs_a_result),
-		cmocka_unit_test(states_have_versions), cmocka_unit_test(views_and_twins_of_states_are_not_updated),
-		cmocka_unit_test(views_read_what_they_mean), cmocka_unit_test(check_finds_damage),
-		cmocka_unit_test(dtype_table), cmocka_unit_test(defaults_are_the_rows),
-		cmocka_unit_test(numbers_round_trip), cmocka_unit_test(every_op_alone),
-		cmocka_unit_test(ten_thousand_nodes_are_cheap), cmocka_unit_test(every_allocation_fails_in_turn),
+		cmocka_unit_test(first_error_stays),
+		cmocka_unit_test(operands_are_checked),
+		cmocka_unit_test(leaves_are_checked),
+		cmocka_unit_test(names_are_unique_per_kind),
+		cmocka_unit_test(scopes_and_labels),
+		cmocka_unit_test(finish_needs_a_result),
+		cmocka_unit_test(states_have_versions),
+		cmocka_unit_test(views_and_twins_of_states_are_not_updated),
+		cmocka_unit_test(views_read_what_they_mean),
+		cmocka_unit_test(check_finds_damage),
+		cmocka_unit_test(dtype_table),
+		cmocka_unit_test(defaults_are_the_rows),
+		cmocka_unit_test(numbers_round_trip),
+		cmocka_unit_test(every_op_alone),
+		cmocka_unit_test(ten_thousand_nodes_are_cheap),
+		cmocka_unit_test(every_allocation_fails_in_turn),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

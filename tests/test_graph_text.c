@@ -1,4 +1,5 @@
-/* test_graph_text.c - the text form: byte for byte round trips, errors with their place, hostile text. */
+/* test_graph_text.c - the text form: byte for byte round trips, errors with their place, hostile
+ * text. */
 #include "graph/graph.h"
 #include "tests/random_graph.h"
 
@@ -54,8 +55,13 @@ static void ten_thousand_random_graphs(void **state)
 	clock_t start = clock();
 	(void)state;
 	for (uint64_t seed = 0; seed < 10000; seed++) {
-		cx_random_opts o = {.seed = seed, .n_nodes = 4 + (uint32_t)(seed % 24), .fused = seed % 2, .zeros = seed % 3 == 0,
-			.specials = seed % 5 == 0, .no_states = seed % 7 == 0, .f32_only = seed % 4 == 0};
+		cx_random_opts o = {.seed = seed,
+			.n_nodes = 4 + (uint32_t)(seed % 24),
+			.fused = seed % 2,
+			.zeros = seed % 3 == 0,
+			.specials = seed % 5 == 0,
+			.no_states = seed % 7 == 0,
+			.f32_only = seed % 4 == 0};
 		cx_random_graph *rg;
 		cx_graph *back;
 		cx_err e = {0};
@@ -65,7 +71,8 @@ static void ten_thousand_random_graphs(void **state)
 		text = print(rg->g, &n);
 		back = parse(text, n);
 		again = print(back, &m);
-		if (n != m || memcmp(text, again, n) != 0) fail_msg("seed %d prints differently\n%s\n%s", (int)seed, text, again);
+		if (n != m || memcmp(text, again, n) != 0)
+			fail_msg("seed %d prints differently\n%s\n%s", (int)seed, text, again);
 		if (seed % 10 == 0) expect_same_graph(rg->g, back);
 		n_nodes += rg->g->n_nodes;
 		n_bytes += n;
@@ -74,25 +81,26 @@ static void ten_thousand_random_graphs(void **state)
 		cx_graph_free(back);
 		cx__random_graph_free(rg);
 	}
-	print_message("# 10,000 graphs, %llu nodes, %llu bytes of text there and back in %.2f s\n", (unsigned long long)n_nodes,
-		(unsigned long long)n_bytes, (double)(clock() - start) / CLOCKS_PER_SEC);
+	print_message("# 10,000 graphs, %llu nodes, %llu bytes of text there and back in %.2f s\n",
+		(unsigned long long)n_nodes, (unsigned long long)n_bytes,
+		(double)(clock() - start) / CLOCKS_PER_SEC);
 }
 
-static const char example[] =
-	"cortex-graph 1\n"
-	"%0 = input \"x\" : f32[4,64]\n"
-	"%1 = weight \"w\" : q8_0[128,64]\n"
-	"%2 = const x\"0000803f\" : f32[] @\"one\"\n"
-	"%3 = matmul(%0, %1) {trans_b=true} : f32[4,128] @\"blk.3.q\"\n"
-	"%4 = topk(%3) {k=4, axis=1} : f32[4,4], i32[4,4] @\"best\"\n"
-	"%6 = state \"s\" : f32[2,2,64]\n"
-	"%7 = weight \"c\" : f32[64,3]\n"
-	"%8 = conv1d(%0, %7, _, %6) {silu=true} : f32[4,64], f32[2,2,64]\n"
-	"%10 = linear(%0, %1) {act=gelu_tanh} : f32[4,128]\n"
-	"%11 = map(%3, %2) {prog=\"r2=clamp r0 -inf 1.5;r3=where r2 r0 r1;r4=cast r3 bf16;out r4:bf16 r2:f32\", reduce=1} : "
-	"bf16[4], f32[4]\n"
-	"%13 = softmax(%3) {axis=1, scale=0.100000001} : f32[4,128]\n"
-	"output \"y\" %13\n";
+static const char example[] = "cortex-graph 1\n"
+							  "%0 = input \"x\" : f32[4,64]\n"
+							  "%1 = weight \"w\" : q8_0[128,64]\n"
+							  "%2 = const x\"0000803f\" : f32[] @\"one\"\n"
+							  "%3 = matmul(%0, %1) {trans_b=true} : f32[4,128] @\"blk.3.q\"\n"
+							  "%4 = topk(%3) {k=4, axis=1} : f32[4,4], i32[4,4] @\"best\"\n"
+							  "%6 = state \"s\" : f32[2,2,64]\n"
+							  "%7 = weight \"c\" : f32[64,3]\n"
+							  "%8 = conv1d(%0, %7, _, %6) {silu=true} : f32[4,64], f32[2,2,64]\n"
+							  "%10 = linear(%0, %1) {act=gelu_tanh} : f32[4,128]\n"
+							  "%11 = map(%3, %2) {prog=\"r2=clamp r0 -inf 1.5;r3=where r2 r0 "
+							  "r1;r4=cast r3 bf16;out r4:bf16 r2:f32\", reduce=1} : "
+							  "bf16[4], f32[4]\n"
+							  "%13 = softmax(%3) {axis=1, scale=0.100000001} : f32[4,128]\n"
+							  "output \"y\" %13\n";
 
 static void the_example_is_canonical(void **state)
 {
@@ -107,14 +115,16 @@ static void the_example_is_canonical(void **state)
 
 static void blanks_comments_and_returns(void **state)
 {
-	static const char loose[] = "cortex-graph 1 \r\n\n  # a note\n\t%0=input\"x\":f32[ 2 , 3 ]\r\n%1  =  reshape ( %0 ) "
-				    "{ dims=[-1] } : f32[6]\noutput\"y\"%1";
+	static const char loose[] =
+		"cortex-graph 1 \r\n\n  # a note\n\t%0=input\"x\":f32[ 2 , 3 ]\r\n%1  =  reshape ( %0 ) "
+		"{ dims=[-1] } : f32[6]\noutput\"y\"%1";
 	cx_graph *g = parse(loose, sizeof loose - 1);
 	size_t n;
 	char *text = print(g, &n);
 	(void)state;
-	assert_string_equal(text, "cortex-graph 1\n%0 = input \"x\" : f32[2,3]\n%1 = reshape(%0) {dims=[6]} : f32[6]\n"
-				  "output \"y\" %1\n");
+	assert_string_equal(text,
+		"cortex-graph 1\n%0 = input \"x\" : f32[2,3]\n%1 = reshape(%0) {dims=[6]} : f32[6]\n"
+		"output \"y\" %1\n");
 	cx_free(NULL, text, n + 1);
 	cx_graph_free(g);
 }
@@ -139,11 +149,14 @@ static void constants_of_every_length(void **state)
 	}
 }
 
-/* ---- what is wrong, and where ----------------------------------------------------------------- */
+/* ---- what is wrong, and where -----------------------------------------------------------------
+ */
 
 static void errors_say_where(void **state)
 {
-	static const struct { const char *line, *what; } bad[] = {
+	static const struct {
+		const char *line, *what;
+	} bad[] = {
 		{"%1 = input \"y\" : f32[4,", "line 3, column 24: not a number"},
 		{"%1 = input \"y\" : f33[4]", "column 18: no such dtype"},
 		{"%1 = input \"y\" : f32[4] junk", "left over"},
@@ -180,9 +193,12 @@ static void errors_say_where(void **state)
 		{"%1 = softmax(%0) {axis=2} : f32[4,6]", "softmax: axis is 2"},
 		{"%1 = proj(%0) : f32[4,6]", "cx_out"},
 		{"%1 = const x\"00\" : f32[]", "does not fit the number of bytes"},
-		{"%1 = const x\"0\" : u8[1]", "not hex"}, {"%1 = const x\"0G\" : u8[1]", "not hex"},
-		{"%1 = const b\"AA\" : u8[1]", "not base64"}, {"%1 = const b\"AB==\" : u8[1]", "not base64"},
-		{"%1 = const b\"A===\" : u8[1]", "not base64"}, {"%1 = const \"00\" : u8[1]", "bytes are"},
+		{"%1 = const x\"0\" : u8[1]", "not hex"},
+		{"%1 = const x\"0G\" : u8[1]", "not hex"},
+		{"%1 = const b\"AA\" : u8[1]", "not base64"},
+		{"%1 = const b\"AB==\" : u8[1]", "not base64"},
+		{"%1 = const b\"A===\" : u8[1]", "not base64"},
+		{"%1 = const \"00\" : u8[1]", "bytes are"},
 		{"%1 = const x\"00\" : q8_0[32]", "does not fit"},
 		{"%1 = map(%0) : f32[4,6]", "needs a program"},
 		{"%1 = map(%0) {prog=\"\"} : f32[4,6]", "not a map program"},
@@ -194,25 +210,33 @@ static void errors_say_where(void **state)
 		{"%1 = map(%0) {prog=\"r1=cast r0 q4_0;out r1:f32\"} : f32[4,6]", "no plain dtype"},
 		{"%1 = add(%0, _) : f32[4,6]", "operand 1 (b) is missing"},
 		{"%1 = neg(%0) : f32[4,6] @\"it's\"", "not a label"},
-		{"output \"y\" %3", "no such tensor"}, {"outputs \"y\" %0", "a line is"}, {"output \"z\" %0", "taken"},
+		{"output \"y\" %3", "no such tensor"},
+		{"outputs \"y\" %0", "a line is"},
+		{"output \"z\" %0", "taken"},
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
 		char text[512];
 		cx_graph *g;
 		cx_err e = {0};
-		int n = snprintf(text, sizeof text, "cortex-graph 1\n%%0 = input \"x\" : f32[4,6]\n%s\noutput \"z\" %%0\n", bad[i].line);
-		if (cx_graph_parse(text, (size_t)n, NULL, &g, &e) == CX_OK) fail_msg("accepted: %s", bad[i].line);
+		int n = snprintf(text, sizeof text,
+			"cortex-graph 1\n%%0 = input \"x\" : f32[4,6]\n%s\noutput \"z\" %%0\n", bad[i].line);
+		if (cx_graph_parse(text, (size_t)n, NULL, &g, &e) == CX_OK)
+			fail_msg("accepted: %s", bad[i].line);
 		assert_null(g);
-		if (!strstr(e.msg, bad[i].what)) fail_msg("%s\n\tgives: %s\n\twanted: %s", bad[i].line, e.msg, bad[i].what);
+		if (!strstr(e.msg, bad[i].what))
+			fail_msg("%s\n\tgives: %s\n\twanted: %s", bad[i].line, e.msg, bad[i].what);
 		if (!strstr(e.msg, "line ")) fail_msg("no line in: %s", e.msg);
 	}
 }
 
 static void heads_and_ends(void **state)
 {
-	static const char *const bad[] = {"", "cortex-graph", "cortex-graph 2\n", "cortex-graph 1x\n", "cortex-graph 1\n",
-		"\xef\xbb\xbf" "cortex-graph 1\n", "cortex-graph 1\n%0 = input \"x\" : f32[1]\n"};
+	static const char *const bad[] = {"", "cortex-graph", "cortex-graph 2\n", "cortex-graph 1x\n",
+		"cortex-graph 1\n",
+		"\xef\xbb\xbf"
+		"cortex-graph 1\n",
+		"cortex-graph 1\n%0 = input \"x\" : f32[1]\n"};
 	cx_graph *g;
 	(void)state;
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
@@ -220,7 +244,8 @@ static void heads_and_ends(void **state)
 	assert_int_not_equal(cx_graph_parse(NULL, 0, NULL, &g, NULL), CX_OK);
 }
 
-/* Every prefix and every single-byte change: an error or a graph, never a crash, never a read past the end. */
+/* Every prefix and every single-byte change: an error or a graph, never a crash, never a read past
+ * the end. */
 static void damaged_text(void **state)
 {
 	cx_rng rng = cx__rng_make(3, 4);
@@ -241,7 +266,8 @@ static void damaged_text(void **state)
 		memcpy(copy, example, n);
 		for (int k = 0; k < edits; k++) {
 			size_t at = (size_t)cx__rng_int(&rng, 0, (int64_t)n - 1);
-			copy[at] = cx__rng_one_in(&rng, 2) ? (char)cx__rng_int(&rng, 0, 255) : example[cx__rng_int(&rng, 0, (int64_t)n - 1)];
+			copy[at] = cx__rng_one_in(&rng, 2) ? (char)cx__rng_int(&rng, 0, 255)
+											   : example[cx__rng_int(&rng, 0, (int64_t)n - 1)];
 		}
 		total++;
 		if (cx_graph_parse(copy, n, NULL, &g, NULL) == CX_OK) {
@@ -273,7 +299,8 @@ static void large_texts_are_linear(void **state)
 	at += (size_t)sprintf(text + at, ") : f32[%d]\noutput \"y\" %%1\n", (int)((at - 56) / 4 + 1));
 	if (cx_graph_parse(text, at, NULL, &g, NULL) == CX_OK) cx_graph_free(g);
 	at = (size_t)snprintf(text, n, "cortex-graph 1\n%%0 = input \"x\" : f32[1]\n");
-	for (int i = 1; at < n - 80; i++) at += (size_t)sprintf(text + at, "%%%d = input \"%d\" : f32[1]\n", i, i);
+	for (int i = 1; at < n - 80; i++)
+		at += (size_t)sprintf(text + at, "%%%d = input \"%d\" : f32[1]\n", i, i);
 	assert_int_not_equal(cx_graph_parse(text, at, NULL, &g, NULL), CX_OK); /* no output */
 	free(text);
 	assert_true((double)(clock() - start) / CLOCKS_PER_SEC < 10);
@@ -322,10 +349,15 @@ static void every_allocation_fails_in_turn(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(ten_thousand_random_graphs), cmocka_unit_test(the_example_is_canonical),
-		cmocka_unit_test(blanks_comments_and_returns), cmocka_unit_test(constants_of_every_length),
-		cmocka_unit_test(errors_say_where), cmocka_unit_test(heads_and_ends), cmocka_unit_test(damaged_text),
-		cmocka_unit_test(large_texts_are_linear), cmocka_unit_test(every_allocation_fails_in_turn),
+		cmocka_unit_test(ten_thousand_random_graphs),
+		cmocka_unit_test(the_example_is_canonical),
+		cmocka_unit_test(blanks_comments_and_returns),
+		cmocka_unit_test(constants_of_every_length),
+		cmocka_unit_test(errors_say_where),
+		cmocka_unit_test(heads_and_ends),
+		cmocka_unit_test(damaged_text),
+		cmocka_unit_test(large_texts_are_linear),
+		cmocka_unit_test(every_allocation_fails_in_turn),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

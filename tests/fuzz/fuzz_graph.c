@@ -1,6 +1,6 @@
-/* fuzz_graph.c - libFuzzer on the text form of graphs: whatever is accepted passes the check and prints to a text that
- * parses to the same text. The first bytes of an input that does not begin with the head line are taken as its body,
- * so that the fuzzer need not find the head. */
+/* fuzz_graph.c - libFuzzer on the text form of graphs: whatever is accepted passes the check and
+ * prints to a text that parses to the same text. The first bytes of an input that does not begin
+ * with the head line are taken as its body, so that the fuzzer need not find the head. */
 #include "graph/graph.h"
 
 #include <stdlib.h>
