@@ -13,9 +13,14 @@
 #include <string.h>
 #include <time.h>
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
 #define SLOW 5 /* how much longer a sanitizer build may take */
-#else
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define SLOW 5
+#endif
+#ifndef SLOW
 #define SLOW 1
 #endif
 
