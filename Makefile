@@ -45,6 +45,11 @@ ISAS := generic
 CFLAGS_generic := -O3
 endif
 
+ifneq ($(SAN),)
+# Instrumented vector code takes minutes at -O3, and no longer there.
+$(foreach i,$(ISAS),$(eval CFLAGS_$(i) += -O1))
+endif
+
 # ---- what there is -----------------------------------------------------------------------------
 LIB_SRC := $(wildcard graph/*.c backends/*.c backends/ref/*.c backends/null/*.c backends/cpu/*.c \
 	models/*.c models/*/*.c)
