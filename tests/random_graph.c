@@ -67,9 +67,14 @@ static uint8_t precision(const cx_rgen *r, uint32_t id)
 		n = &r->g->nodes[n->in[0]];
 		info = &cx__ops[n->op];
 	}
-	for (uint32_t j = 0; j < n->n_in; j++)
-		if (n->in[j] != UINT32_MAX && r->rg->v[n->in[j]].prec > prec)
-			prec = r->rg->v[n->in[j]].prec;
+	for (uint32_t j = 0; j < n->n_in; j++) {
+		if (n->in[j] == UINT32_MAX) continue;
+		if (r->rg->v[n->in[j]].prec > prec) prec = r->rg->v[n->in[j]].prec;
+		/* products with block formats may round their other operand to 16 bits */
+		if (info->tol.f32 > 1e-10 && prec < 2 &&
+			cx_dtype_get(r->g->nodes[n->in[j]].desc.dtype)->cls == CX_CLASS_BLOCK)
+			prec = 2;
+	}
 	if (cx_dtype_get(r->g->nodes[id].desc.dtype)->cls != CX_CLASS_FLOAT) return prec;
 	if (info->tol.f32 > 0 && prec < 1) prec = 1;
 	/* In a fused chain a 16-bit value may stay in f32 until its end. */
