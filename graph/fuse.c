@@ -230,6 +230,7 @@ bool cx__fuse_commit(cx_fuser *f, const cx_group *g, bool note)
 	p->n[id].reason = CX_WHY_FUSED;
 	p->n[id].pos = slot;
 	p->order[slot] = id;
+	f->changed = true;
 	for (uint32_t i = 0; i < g->n_member; i++) {
 		p->n[g->member[i]].flags |= CX_PNODE_DEAD;
 		p->n[g->member[i]].into = id;
@@ -250,20 +251,24 @@ static const struct { cx_fusion kind; void (*run)(cx_fuser *, uint32_t); bool ba
 
 cx_status cx__pass_fuse(cx_plan *p, cx_err *err)
 {
+	cx_fuser f = {.p = p, .err = err, .changed = true};
 	for (uint32_t i = 0; i < p->n_outs; i++) p->t[p->t[p->outs[i].t].root].is_output = 1;
 	if (p->opts.no_fuse) return CX_OK;
 	for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
-		cx_fuser f = {.p = p, .kind = rows[r].kind, .err = err};
 		cx_status st;
-		cx__plan_compact(p);
-		if ((st = cx__plan_readers(p, &f.rd, err)) != CX_OK) return st;
+		f.kind = rows[r].kind;
+		if (f.changed) { /* by the row before: who reads what is counted again */
+			cx_arena_reset(&p->tmp);
+			cx__plan_compact(p);
+			if ((st = cx__plan_readers(p, &f.rd, err)) != CX_OK) return st;
+			f.changed = false;
+		}
 		for (uint32_t i = 0, n = p->n_order; i < n; i++) {
 			uint32_t id = p->order[rows[r].backwards ? n - 1 - i : i];
 			if (p->n[id].flags) continue;
 			rows[r].run(&f, id);
 			if (f.st != CX_OK) return f.st;
 		}
-		cx_arena_reset(&p->tmp);
 	}
 	cx__plan_compact(p);
 	return cx__plan_drop_dead(p, err); /* dense copies that attention does not need */

@@ -8,6 +8,7 @@ typedef struct cx_fuser {
 	cx_plan *p;
 	cx_readers rd;   /* as of the start of this pattern's walk */
 	cx_fusion kind;
+	bool changed;    /* something was fused since */
 	cx_status st;    /* sticky: out of memory */
 	cx_err *err;
 } cx_fuser;
