@@ -408,7 +408,7 @@ static cx_status check_attr(const cx_attr_info *info, const void *attr, cx_err *
 		const void *p = (const char *)attr + f->offset;
 		int64_t x = 0;
 		if (f->kind == 'L') x = ((const cx_list *)p)->n;
-		if (f->kind == 'D') x = (int64_t)*(const cx_dtype *)p;
+		if (f->kind == 'D') x = (int64_t) * (const cx_dtype *)p;
 		if (f->kind == 'O') x = *(const int64_t *)p;
 		if (x < 0 || (f->kind == 'L' && x > CX_MAX_LIST) ||
 			(f->kind == 'D' && x >= CX_DTYPE_COUNT) || (f->kind == 'O' && x >= CX_OP_COUNT))

@@ -46,8 +46,10 @@ if [ "$fuzz" != 0 ]; then
 		case $name in *"$part"*) ;; *) continue ;; esac
 		ran=1 corpus=$build/corpus/$name
 		mkdir -p "$corpus"
+		seeds=tests/fuzz/corpus/$name # committed, read only; found inputs go to $corpus
+		[ -d "$seeds" ] || seeds=
 		if "$bin" -max_total_time="$fuzz" -timeout=10 -rss_limit_mb=4096 -artifact_prefix="$logs/" \
-			"$corpus" >"$logs/$name.log" 2>&1; then
+			"$corpus" $seeds >"$logs/$name.log" 2>&1; then
 			passed=$((passed + 1)) res=ok
 		else
 			failed=$((failed + 1)) res=FAILED
