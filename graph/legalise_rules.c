@@ -146,8 +146,11 @@ static bool has_rule(unsigned op)
 
 static bool device_has_all(cx_plan *p, uint32_t dev, const maker *m)
 {
-	for (uint32_t i = 0; i < m->n_made; i++)
-		if (!cx__plan_find(p, dev, &p->n[m->made[i]]) && !has_rule(p->n[m->made[i]].op)) return false;
+	for (uint32_t i = 0; i < m->n_made; i++) {
+		const cx_pnode *n = &p->n[m->made[i]];
+		uint64_t set;
+		if (!cx__plan_find(p, dev, n) && !cx__plan_dense_set(p, dev, n, &set) && !has_rule(n->op)) return false;
+	}
 	return true;
 }
 

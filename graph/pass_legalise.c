@@ -35,7 +35,7 @@ static cx_status make_dense(legaliser *l, uint32_t t, uint32_t src, uint32_t *ou
 }
 
 /* Which operands must be dense for the kernel of this device: bits by position, up to 64; false: none helps. */
-static bool dense_set(cx_plan *p, uint32_t dev, const cx_pnode *n, uint64_t *set)
+bool cx__plan_dense_set(cx_plan *p, uint32_t dev, const cx_pnode *n, uint64_t *set)
 {
 	const cx_backend *b = p->devs[dev].dev->backend;
 	cx_kernel_key key = cx__plan_key(p, n);
@@ -83,7 +83,7 @@ static cx_status legalise_node(legaliser *l, uint32_t id, int depth)
 		uint64_t set;
 		bool done = false;
 		if (cx__plan_find(p, dev, &p->n[id])) break;
-		if (dense_set(p, dev, &p->n[id], &set)) {
+		if (cx__plan_dense_set(p, dev, &p->n[id], &set)) {
 			for (uint32_t j = 0; j < p->n[id].n_in && j < 64; j++) {
 				uint32_t dense;
 				if (!(set >> j & 1)) continue;

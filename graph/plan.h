@@ -65,7 +65,8 @@ typedef struct cx_ptensor {
 	uint8_t leaf;      /* roots: CX_OP_input, weight, const or state; CX_LEAF_NONE */
 	uint8_t dev;       /* roots with a def, and states: device that holds it */
 	uint8_t is_output; /* roots: some output reads it */
-	uint8_t trusted;   /* its value is the source's by construction (folded, rewritten by rule): not re-derived */
+	uint8_t trusted;   /* constants: folded, the source's value by name. Others: 1 rewritten by rule, 2 and noted in expr */
+	uint64_t expr[2];  /* what the rule computes, as verify_values.c numbers it, from its first look on */
 	const void *data;  /* const: dense bytes */
 } cx_ptensor;
 
@@ -213,6 +214,9 @@ cx_status cx__plan_fold(cx_plan *p, cx_err *err);
 /* Simpler nodes, at most 16, in place of one that this device lacks; none: no rule (legalise_rules.c). The caller
  * puts them into the order. */
 cx_status cx__plan_rule(cx_plan *p, uint32_t dev, uint32_t node, uint32_t *made, uint32_t *n_made, cx_err *err);
+
+/* Which operands must be dense for the kernel of this device: bits by position, up to 64; false: none helps. */
+bool cx__plan_dense_set(cx_plan *p, uint32_t dev, const cx_pnode *n, uint64_t *set);
 
 /* Proves the plan against the source graph, by other means than the passes use; any stage. */
 cx_status cx__plan_verify(cx_plan *p, const char *stage, cx_err *err);

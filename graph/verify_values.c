@@ -4,8 +4,9 @@
  * Every value gets a 128-bit number: a hash of the op, its attributes and the numbers of its operands. Fused nodes
  * are expanded to the ops they stand for; copies and whole views have the number of what they read; versions of
  * states are values like others. Two values of one number are the same expression, however it was derived, so this
- * shares no rule with the passes. Not expanded, and taken from the source by name: folded constants, rewrites by
- * rule, and the fusions that change rounding (attention, embed_sum, softmax_scale); tests compare their numbers. */
+ * shares no rule with the passes. Not expanded, and taken from the source by name: folded constants, and the fusions
+ * that change rounding (attention, embed_sum, softmax_scale). What a rule of legalise puts in place of an op is noted
+ * when first seen, and stands for that op from then on. Tests compare the numbers of all these. */
 #include "graph/plan.h"
 #include "graph/prog.h"
 
@@ -164,6 +165,7 @@ typedef struct checker {
 	value *plan;  /* [n_t] the same of the plan's roots */
 	term *terms;  /* [cap] scratch for operands */
 	uint32_t cap;
+	bool again;   /* a rule was noted: number the source anew */
 	const char *stage;
 	cx_err *err;
 } checker;
@@ -196,6 +198,10 @@ static void number_source(checker *c)
 		for (uint32_t j = 0; j < n->n_in; j++) c->terms[j] = source_term(c, n->in[j]);
 		if (kind == CX_KIND_VIEW) { /* a reshape by copy: the same elements in order */
 			c->src[i] = c->terms[0].flat;
+			continue;
+		}
+		if (c->p->t[i].trusted == 2) {
+			c->src[i] = (value){c->p->t[i].expr[0], c->p->t[i].expr[1]};
 			continue;
 		}
 		for (uint32_t o = 0; o < n->n_out; o++)
@@ -376,9 +382,15 @@ static void number_node(checker *c, const cx_pnode *n)
 	default: break;
 	}
 	for (uint32_t o = 0; o < n->n_out; o++) {
-		const cx_ptensor *t = &c->p->t[n->out[o]];
-		c->plan[n->out[o]] = t->trusted ? by_name(c, n->out[o]) : apply((cx_op)n->op, n->attr,
-			n->fusion == CX_FUSION_none ? n->prog : NULL, c->terms, n->n_in, o, &t->desc);
+		cx_ptensor *t = &c->p->t[n->out[o]];
+		value v = apply((cx_op)n->op, n->attr, n->fusion == CX_FUSION_none ? n->prog : NULL, c->terms, n->n_in, o,
+			&t->desc);
+		c->plan[n->out[o]] = v;
+		if (t->trusted != 1) continue;
+		t->trusted = 2;
+		t->expr[0] = v.a;
+		t->expr[1] = v.b;
+		c->again = true;
 	}
 }
 
@@ -422,5 +434,6 @@ cx_status cx__verify_values(cx_plan *p, const char *stage, cx_err *err)
 			c.plan[t] = p->t[t].trusted ? by_name(&c, t) :
 				leaf_value(&p->t[t].desc, (cx_op)p->t[t].leaf, p->t[t].src, p->t[t].data);
 	for (uint32_t i = 0; i < p->n_order; i++) number_node(&c, &p->n[p->order[i]]);
+	if (c.again) number_source(&c);
 	return compare(&c);
 }

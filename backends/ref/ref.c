@@ -75,12 +75,17 @@ static const cx_kernel no_inplace[] = {
 	{.name = "cx__ref_adamw", .scratch = cx__ref_scratch},
 };
 
+/* A program without reduction reads all operands at an index before it writes there. */
+static const cx_kernel map_inplace = {
+	.name = "cx__ref_map", .inplace = INPLACE_MAP, .scratch = cx__ref_scratch};
+
 static const cx_kernel *ref_find(const cx_device *dev, const cx_kernel_key *key)
 {
 	(void)dev;
 	if (!cx__ref_fns[key->op]) return NULL;
 	if (key->op == CX_OP_rope) return &no_inplace[0];
 	if (key->op == CX_OP_adamw) return &no_inplace[1];
+	if (key->op == CX_OP_map && !((const cx_attr_map *)key->attr)->reduce) return &map_inplace;
 	return &kernels[key->op];
 }
 
