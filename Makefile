@@ -60,16 +60,26 @@ TEST_LIB_SRC := $(filter-out $(TEST_SRC),$(wildcard tests/*.c))
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 BENCH_SRC := $(wildcard bench/bench_*.c)
 BENCH_LIB_SRC := $(filter-out $(BENCH_SRC),$(wildcard bench/*.c))
-HEADERS := $(wildcard graph/*.h models/*/*.h backends/*/*.h)
+HEADERS := $(filter-out backends/opencl/%,$(wildcard graph/*.h models/*/*.h backends/*/*.h))
 
-LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(foreach i,$(ISAS),$(ISA_SRC:%.c=$(BUILD)/%.$(i).o))
+comma := ,
+have_h = $(if $(wildcard $(foreach d,/usr/include /usr/local/include,$(d)/$(1))),yes,no)
+# OPENCL=yes, no: by default, where its headers are.  The library itself is looked for at run time.
+OPENCL ?= $(call have_h,CL/cl.h)
+ifeq ($(OPENCL),yes)
+CFLAGS_ALL += -DCX_HAVE_OPENCL=1
+LIB_SRC += $(wildcard backends/opencl/*.c)
+LIB_GEN += $(BUILD)/gen/kernel_texts.o
+HEADERS += $(wildcard backends/opencl/*.h)
+endif
+
+LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(LIB_GEN) $(foreach i,$(ISAS),$(ISA_SRC:%.c=$(BUILD)/%.$(i).o))
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/%.o)
 TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
 TEST_LIB_OBJ := $(TEST_LIB_SRC:%.c=$(BUILD)/%.o)
 BENCH_BIN := $(BENCH_SRC:%.c=$(BUILD)/%)
 BENCH_LIB_OBJ := $(BENCH_LIB_SRC:%.c=$(BUILD)/%.o)
 
-have_h = $(if $(wildcard $(foreach d,/usr/include /usr/local/include,$(d)/$(1))),yes,no)
 NVCC := $(shell command -v nvcc 2>/dev/null)
 FOUND := cuda compiler: $(if $(NVCC),yes,no), vulkan headers: $(call have_h,vulkan/vulkan.h), \
 	opencl headers: $(call have_h,CL/cl.h), hdf5: $(if $(wildcard /usr/include/hdf5*),yes,no)
@@ -80,7 +90,7 @@ FOUND := cuda compiler: $(if $(NVCC),yes,no), vulkan headers: $(call have_h,vulk
 all: found $(BUILD)/cortex
 
 found:
-	@echo "backends: cpu ($(ISAS)), ref, null | optional, found here: $(FOUND)"
+	@echo "backends: cpu ($(ISAS)),$(if $(LIB_GEN), opencl$(comma)) ref, null | optional, found here: $(FOUND)"
 
 # ---- the two commands --------------------------------------------------------------------------
 # DATA=DIR or DATA=SPIKES.npy,KINEMATICS.npy decodes a recording; without it a session is simulated.
@@ -132,6 +142,22 @@ $(BUILD)/%.$(1).o: %.c Makefile
 	$$(Q)$(CC) $(CFLAGS_ALL) $(CFLAGS_$(1)) -DCX_ISA=$(1) -DCX_ISA_$(1)=1 $(CFLAGS) -MMD -MP -c $$< -o $$@
 endef
 $(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
+
+# Device code in the portable dialect, as strings; and the same sources through CUDA's compiler, where it is.
+KERNELS := $(wildcard kernels/*.cl.h)
+KERNEL_DEPS := $(wildcard kernels/*.h) graph/scalar.def graph/ops.def graph/dtype.def
+$(BUILD)/gen/kernel_texts.c: kernels/embed.awk $(KERNEL_DEPS)
+	$(Q)mkdir -p $(@D)
+	$(Q)awk -f kernels/embed.awk $(KERNELS) >$@
+$(BUILD)/gen/kernel_texts.o: $(BUILD)/gen/kernel_texts.c
+	$(Q)$(CC) $(CFLAGS_ALL) -c $< -o $@
+ifneq ($(NVCC),)
+headers: $(KERNELS:%=$(BUILD)/%.ptx)
+endif
+$(BUILD)/kernels/%.ptx: kernels/% $(KERNEL_DEPS)
+	$(Q)mkdir -p $(@D)
+	$(Q)echo "  NVCC    $<"
+	$(Q)$(NVCC) -arch=sm_80 -fmad=false -std=c++17 -I. -x cu -ptx -o $@ $<
 
 # The ONNX cases are protobuf: only the test reads them.
 TEST_LIBS = -lz

@@ -12,8 +12,8 @@ function emit(file,    line, inc)
 			if (inc !~ /\.cl\.h$/ && inc !~ /cuda16\.h$/) emit(inc)
 			continue
 		}
-		gsub(/\\/, "\\\\", line)
-		gsub(/"/, "\\\"", line)
+		gsub(/\\/, "&&", line)
+		gsub(/"/, "\\\\&", line)
 		print "\"" line "\\n\""
 	}
 	close(file)

@@ -5,7 +5,7 @@
  * all programs. Both give the same bits.
  *
  * Params: n items or rows; i[0] instructions, i[1] reduce as in cx_attr_map, i[2] operands, i[3] columns, i[4+o] register of
- * output o, i[8+o] its dtype. All tensors have the dims of the broadcast space (outputs of a reduction: without columns).
+ * output o, i[8+o] its dtype, i[12] where the code starts. All tensors have the dims of the broadcast space (outputs of a reduction: without columns).
  * Code: 8 words per instruction: op, a, b, c, dtype of a, dtype of the result, bits of p, bits of q. */
 #ifndef CX_MAP_CL_H
 #define CX_MAP_CL_H
@@ -18,6 +18,12 @@
 #define CX_MAP_PASS y0, y1, y2, y3, x0, x1, x2, x3, x4, x5, x6, x7, code
 #define CX_MAP_X 4 /* tensors of operands start here, whatever the number of outputs */
 #define CX_MAP_REGS 32
+
+/* A bound of clamp for integers. */
+CX_FN cx_i64 cx_map_bound(cx_u32 dt, float b)
+{
+	return dt == CX_BOOL ? b > 0.0f : cx_saturate(dt, b);
+}
 
 #ifdef CX_MAP_BODY
 
@@ -68,11 +74,6 @@ CX_FN void cx_map_cast(cx_u32 from, cx_u32 to, float a, cx_i64 n, float *f, cx_i
 	}
 }
 
-CX_FN cx_i64 cx_map_bound(cx_u32 dt, float b)
-{
-	return dt == CX_BOOL ? b > 0.0f : cx_saturate(dt, b);
-}
-
 CX_FN void cx_map_instr(CX_GLOBAL const cx_i32 *c, float *f, cx_i64 *v, cx_u32 r)
 {
 	cx_u32 a = (cx_u32)c[1], b = (cx_u32)c[2], from = (cx_u32)c[4], to = (cx_u32)c[5];
@@ -110,7 +111,7 @@ CX_FN void cx_map_eval(CX_MAP_BUFS, CX_PQ const struct cx_kparams *p, cx_u32 i, 
 		rv[j] = 0;
 		cx_map_take(b, &p->t[CX_MAP_X + j], i, &rf[j], &rv[j]);
 	}
-	for (int n = 0; n < p->i[0]; n++) cx_map_instr(code + 8 * n, rf, rv, n_in + (cx_u32)n);
+	for (int n = 0; n < p->i[0]; n++) cx_map_instr(code + p->i[12] + 8 * n, rf, rv, n_in + (cx_u32)n);
 	for (cx_u32 o = 0; o < p->n_out; o++) {
 		f[o] = rf[p->i[4 + o]];
 		v[o] = rv[p->i[4 + o]];

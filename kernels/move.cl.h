@@ -145,17 +145,17 @@ CX_FN void cx_rope_angle(CX_BUF(freqs), CX_BUF(cosine), CX_BUF(sine), CX_PQ cons
  * row. Items: per row and head r/2 pairs, then the elements that are not rotated. */
 CX_KERNEL cx_rope_item(CX_BUF(y), CX_BUF(x), CX_BUF(pos), CX_BUF(freqs), CX_BUF(cosine), CX_BUF(sine), CX_PARAMS)
 {
-	cx_u32 hd = (cx_u32)P.i[3], half = (cx_u32)P.i[0] / 2, per = hd - half, i = CX_GLOBAL_ID(0), head = i / per, j = i % per;
+	cx_u32 hd = (cx_u32)P.i[3], n_pairs = (cx_u32)P.i[0] / 2, per = hd - n_pairs, i = CX_GLOBAL_ID(0), head = i / per, j = i % per;
 	cx_u32 lo, hi;
 	float a, b, c, s;
 	if (i >= P.n) return;
-	if (j >= half) {
-		lo = head * hd + half + j;
+	if (j >= n_pairs) {
+		lo = head * hd + n_pairs + j;
 		cx_move(y, CX_DT_0, cx_at(&P.t[0], lo), x, CX_DT_1, cx_at(&P.t[1], lo));
 		return;
 	}
 	lo = head * hd + (P.i[1] ? 2 * j : j);
-	hi = head * hd + (P.i[1] ? 2 * j + 1 : j + half);
+	hi = head * hd + (P.i[1] ? 2 * j + 1 : j + n_pairs);
 	a = cx_load_f(x, CX_DT_1, cx_at(&P.t[1], lo));
 	b = cx_load_f(x, CX_DT_1, cx_at(&P.t[1], hi));
 	cx_rope_angle(freqs, cosine, sine, &P, ((CX_GLOBAL const cx_i32 *)pos)[cx_at(&P.t[2], head / (cx_u32)P.i[2])], j, &c, &s);
@@ -167,7 +167,7 @@ CX_KERNEL cx_rope_item(CX_BUF(y), CX_BUF(x), CX_BUF(pos), CX_BUF(freqs), CX_BUF(
  * v, pos, slot. A slot out of range is skipped; of equal slots the last stays. */
 CX_KERNEL cx_rope_kv_item(CX_BUF(kc), CX_BUF(vc), CX_BUF(k), CX_BUF(freqs), CX_BUF(v), CX_BUF(pos), CX_BUF(slot), CX_PARAMS)
 {
-	cx_u32 heads = (cx_u32)P.i[2], hd = (cx_u32)P.i[3], half = (cx_u32)P.i[0] / 2, per = hd - half, i = CX_GLOBAL_ID(0);
+	cx_u32 heads = (cx_u32)P.i[2], hd = (cx_u32)P.i[3], n_pairs = (cx_u32)P.i[0] / 2, per = hd - n_pairs, i = CX_GLOBAL_ID(0);
 	cx_u32 head = i / per, j = i % per, row = head / heads, h = head % heads, lo, hi, dk = P.t[2].dtype;
 	CX_GLOBAL const cx_i32 *slots = (CX_GLOBAL const cx_i32 *)slot + P.t[8].off;
 	cx_i32 to;
@@ -177,11 +177,11 @@ CX_KERNEL cx_rope_kv_item(CX_BUF(kc), CX_BUF(vc), CX_BUF(k), CX_BUF(freqs), CX_B
 	if (to < 0 || to >= P.i[5]) return;
 	for (cx_u32 u = row + 1; u < P.t[8].dim[5]; u++)
 		if (slots[u * P.t[8].stride[5]] == to) return;
-	lo = j >= half ? half + j : P.i[1] ? 2 * j : j;
-	hi = j >= half ? lo : P.i[1] ? 2 * j + 1 : j + half;
+	lo = j >= n_pairs ? n_pairs + j : P.i[1] ? 2 * j : j;
+	hi = j >= n_pairs ? lo : P.i[1] ? 2 * j + 1 : j + n_pairs;
 	a = cx_load_f(k, dk, cx_at(&P.t[2], head * hd + lo));
 	b = cx_load_f(k, dk, cx_at(&P.t[2], head * hd + hi));
-	if (j < half) {
+	if (j < n_pairs) {
 		float a0 = a;
 		cx_rope_angle(freqs, freqs, freqs, &P, ((CX_GLOBAL const cx_i32 *)pos)[cx_at(&P.t[7], row)], j, &c, &s);
 		a = cx_round_to(dk, a0 * c - b * s);
@@ -189,7 +189,7 @@ CX_KERNEL cx_rope_kv_item(CX_BUF(kc), CX_BUF(vc), CX_BUF(k), CX_BUF(freqs), CX_B
 	}
 	cx_store_f(kc, P.t[0].dtype, cx_at(&P.t[0], ((cx_u32)to * heads + h) * hd + lo), a);
 	cx_move(vc, P.t[1].dtype, cx_at(&P.t[1], ((cx_u32)to * heads + h) * hd + lo), v, dk, cx_at(&P.t[6], head * hd + lo));
-	if (j >= half) return;
+	if (j >= n_pairs) return;
 	cx_store_f(kc, P.t[0].dtype, cx_at(&P.t[0], ((cx_u32)to * heads + h) * hd + hi), b);
 	cx_move(vc, P.t[1].dtype, cx_at(&P.t[1], ((cx_u32)to * heads + h) * hd + hi), v, dk, cx_at(&P.t[6], head * hd + hi));
 }
