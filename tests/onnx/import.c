@@ -103,7 +103,7 @@ void *onnx_tensor_data(
 	} else if (t->data_type == 4 || t->data_type == 5 || t->data_type == 11 || t->data_type == 12) {
 		for (size_t i = 0; i < n; i++)
 			number_put(*dtype, data, (int64_t)i, raw_number(t->data_type, t->raw_data.data, i));
-	} else {
+	} else if (bytes) {
 		memcpy(data, t->raw_data.data, bytes < t->raw_data.len ? bytes : t->raw_data.len);
 	}
 	for (size_t i = 0; t->data_type == 13 && i < n; i++)
