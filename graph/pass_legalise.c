@@ -41,7 +41,6 @@ bool cx__plan_dense_set(cx_plan *p, uint32_t dev, const cx_pnode *n, uint64_t *s
 	cx_kernel_key key = cx__plan_key(p, n);
 	uint32_t n_in = n->n_in < 64 ? n->n_in : 64;
 	*set = 0;
-	if (!key.in) return false;
 	for (uint32_t j = 0; j < n_in; j++) {
 		if (n->in[j] == CX_NO || cx__desc_is_dense(&p->key[j])) continue;
 		cx__desc_dense(&p->key[j]);

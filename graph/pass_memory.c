@@ -156,7 +156,6 @@ static cx_status place_results(allocator *a)
 			if ((st = place_out(a, n, o)) != CX_OK) return st;
 		if (!n->kernel || !n->kernel->scratch) continue;
 		cx_kernel_key key = cx__plan_key(p, n);
-		if (!key.in) return cx__plan_oom(a->err);
 		n->scratch = n->kernel->scratch(p->devs[n->dev].dev, &key);
 		if (n->scratch == 0) continue;
 		n->scratch_mem = storage_add(p, CX_MEM_SLAB, n->dev, CX_NO, n->scratch, i);

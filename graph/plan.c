@@ -141,7 +141,7 @@ void cx__plan_compact(cx_plan *p)
 cx_kernel_key cx__plan_key(cx_plan *p, const cx_pnode *n)
 {
 	cx_kernel_key key = {.op = (cx_op)n->op, .attr = n->attr, .prog = n->prog, .n_in = n->n_in, .n_out = n->n_out};
-	if (!grow(p, (void **)&p->key, &p->cap_key, n->n_in + n->n_out + 1, sizeof *p->key)) return key;
+	CX_ASSERT(n->n_in + n->n_out <= p->cap_key);
 	for (uint32_t i = 0; i < n->n_in; i++) {
 		if (n->in[i] != CX_NO) {
 			p->key[i] = p->t[n->in[i]].desc;
@@ -159,7 +159,6 @@ cx_kernel_key cx__plan_key(cx_plan *p, const cx_pnode *n)
 const cx_kernel *cx__plan_find(cx_plan *p, uint32_t dev, const cx_pnode *n)
 {
 	cx_kernel_key key = cx__plan_key(p, n);
-	if (!key.in) return NULL;
 	return p->devs[dev].dev->backend->find(p->devs[dev].dev, &key);
 }
 
@@ -172,7 +171,6 @@ cx_status cx__plan_shape(cx_plan *p, const cx_pnode *n, cx_err *err)
 	cx_err local = {0}; /* rules read back the code that they set */
 	cx_status st;
 	if (!err) c.err = &local;
-	if (!key.in) return cx__plan_oom(err);
 	CX_ASSERT(info->size <= sizeof attr);
 	memcpy(attr, n->attr ? n->attr : info->defaults, info->size);
 	c.in = key.in;
@@ -306,11 +304,17 @@ static cx_status import_one(cx_plan *p, uint32_t id, cx_err *err)
 	}
 }
 
+/* Room for the key of any node, so that asking for a kernel cannot run out of memory. */
+enum { MAX_FUSED_ARGS = 96 };
+
 static cx_status import_graph(cx_plan *p, cx_err *err)
 {
 	const cx_graph *g = p->g;
-	uint32_t n_states = 0;
+	uint32_t n_states = 0, n_args = MAX_FUSED_ARGS;
 	cx_status st;
+	for (uint32_t i = 0; i < g->n_nodes; i++)
+		if (g->nodes[i].n_in + CX_MAX_OUT + 1 > n_args) n_args = g->nodes[i].n_in + CX_MAX_OUT + 1;
+	if (!grow(p, (void **)&p->key, &p->cap_key, n_args, sizeof *p->key)) return cx__plan_oom(err);
 	if (!grow(p, (void **)&p->t, &p->cap_t, g->n_nodes + g->n_nodes / 4 + 16, sizeof *p->t) ||
 	    !grow(p, (void **)&p->n, &p->cap_n, g->n_nodes + g->n_nodes / 4 + 16, sizeof *p->n) ||
 	    !grow(p, (void **)&p->order, &p->cap_order, g->n_nodes + g->n_nodes / 4 + 16, sizeof *p->order))

@@ -167,8 +167,8 @@ uint32_t cx__plan_node(cx_plan *p, cx_op op, const uint32_t *in, uint32_t n_in, 
 	void *attr, uint32_t src);
 cx_status cx__plan_push(cx_plan *p, uint32_t node, cx_err *err); /* onto the order */
 void cx__plan_compact(cx_plan *p); /* drops dead nodes from the order and renumbers */
-const cx_kernel *cx__plan_find(cx_plan *p, uint32_t dev, const cx_pnode *n); /* NULL also when out of memory */
-cx_kernel_key cx__plan_key(cx_plan *p, const cx_pnode *n); /* valid until the next; in == NULL: out of memory */
+const cx_kernel *cx__plan_find(cx_plan *p, uint32_t dev, const cx_pnode *n); /* NULL: none */
+cx_kernel_key cx__plan_key(cx_plan *p, const cx_pnode *n); /* valid until the next */
 /* Runs the op's shape rule on the node's operands and compares with its outputs. */
 cx_status cx__plan_shape(cx_plan *p, const cx_pnode *n, cx_err *err);
 cx_status cx__plan_refuse(cx_plan *p, const cx_pnode *n, cx_err *err); /* no kernel: names op, operands and node */
