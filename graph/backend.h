@@ -46,8 +46,8 @@ typedef struct cx_kernel_key {
 /* A kernel as find() gives it: static storage of the backend, whose own struct begins with this. */
 typedef struct cx_kernel {
 	const char *name; /* "cx_softmax_row_f32" */
-	uint32_t inplace; /* bit j: output 0 may be the same bytes as operand j, if both are dense and
-	                     of equal size */
+	uint32_t inplace; /* bit j: output 0 may be the same bytes as operand j, if both are dense, of
+	                     the same dims and of equal element size */
 	/* Scratch bytes that a step needs in the slab; NULL: none. */
 	uint64_t (*scratch)(const cx_device *dev, const cx_kernel_key *key);
 } cx_kernel;
