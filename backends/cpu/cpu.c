@@ -12,9 +12,9 @@
 
 enum {
 	ALIGN = 64,
-	/* A call is shared if one thread would need longer: two barriers of a spinning team cost about a microsecond
-	 * (bench/cpu.tsv), and the other threads' caches are cold. */
-	SHARE_NS = 6000
+	/* A call is shared if one thread would need longer. Two barriers of a spinning team cost about a microsecond, but
+	 * where other processes want the cores too, a barrier can wait for a time slice: small calls stay alone. */
+	SHARE_NS = 20000
 };
 
 typedef struct cpu_buffer {
@@ -214,17 +214,22 @@ static void walk(void *ctx, uint32_t thread, uint32_t n)
 	}
 }
 
+static void run_alone(const cx_program *p, uint32_t first, uint32_t end)
+{
+	for (uint32_t i = first; i < end; i++) p->calls[i].run(&p->calls[i], &(cx_cpu_team){0, 1, NULL});
+}
+
+/* What comes before the first shared call and after the last runs without the team. */
 static cx_status cpu_submit(cx_program *prog, uint32_t first, uint32_t n, cx_err *err)
 {
-	range r = {prog, first, first + n};
-	bool wide = false;
+	uint32_t end = first + n;
+	range r = {prog, first, end};
 	(void)err;
-	for (uint32_t i = first; i < first + n; i++) wide |= prog->calls[i].wide;
-	if (wide) {
-		cx__pool_run(prog->dev->pool, 0, walk, &r);
-		return CX_OK;
-	}
-	for (uint32_t i = first; i < first + n; i++) prog->calls[i].run(&prog->calls[i], &(cx_cpu_team){0, 1, NULL});
+	while (r.first < end && !prog->calls[r.first].wide) r.first++;
+	while (r.end > r.first && !prog->calls[r.end - 1].wide) r.end--;
+	run_alone(prog, first, r.first);
+	if (r.first < r.end) cx__pool_run(prog->dev->pool, 0, walk, &r);
+	run_alone(prog, r.end, end);
 	return CX_OK;
 }
 
