@@ -71,8 +71,10 @@ static void attend(const cx__ref_call *c, const sequence *sq, int64_t h, int64_t
 	int64_t lead[4] = {0},
 			at_pos = t + sq->n_k - sq->n_q; /* bottom-right: the last query is at the last key */
 	double scale = at->scale != 0 ? at->scale : 1 / sqrt((double)d);
-	double *scores = (double *)c->scratch, *sum = scores + k->d.dim[r - 3];
-	int64_t *v_off = (int64_t *)(sum + v->d.dim[r - 1]);
+	void *free_at = c->scratch;
+	double *scores = cx__ref_take(&free_at, (uint64_t)k->d.dim[r - 3] * 8);
+	double *sum = cx__ref_take(&free_at, (uint64_t)v->d.dim[r - 1] * 8);
+	int64_t *v_off = cx__ref_take(&free_at, (uint64_t)k->d.dim[r - 3] * 8);
 	const cx__ref_arg *args[4] = {q, k, v, y};
 	for (int i = 0; i < 4; i++) lead[i] = r == 4 ? sq->b * args[i]->d.stride[0] : 0;
 	for (int64_t s = 0; s < sq->n_k; s++) {
@@ -150,8 +152,10 @@ static void attend_paged(const cx__ref_call *c, int64_t b, int64_t row, int64_t 
 	int64_t first = at->window > 0 && pos - at->window + 1 > 0 ? pos - at->window + 1 : 0;
 	int64_t room = table->d.dim[1] * at->page;
 	double scale = at->scale != 0 ? at->scale : 1 / sqrt((double)d);
-	double *scores = (double *)c->scratch, *sum = scores + room;
-	int64_t *v_off = (int64_t *)(sum + dv);
+	void *free_at = c->scratch;
+	double *scores = cx__ref_take(&free_at, (uint64_t)room * 8);
+	double *sum = cx__ref_take(&free_at, (uint64_t)dv * 8);
+	int64_t *v_off = cx__ref_take(&free_at, (uint64_t)room * 8);
 	for (int64_t p = first; p <= pos && p < room; p++) {
 		int64_t page =
 			cx__elem_int(table, b * table->d.stride[0] + p / at->page * table->d.stride[1]);

@@ -11,7 +11,7 @@ static cx__ref_arg dense_arg(const cx_desc *d, unsigned char *p)
 }
 
 static void call(cx_op op, const void *attr, const cx__ref_arg *in, uint32_t n_in,
-	const cx__ref_arg *out, unsigned char *scratch)
+	const cx__ref_arg *out, void *scratch)
 {
 	cx__ref_call c = {
 		.op = op, .attr = attr, .in = in, .n_in = n_in, .out = out, .n_out = 1, .scratch = scratch};
@@ -35,8 +35,8 @@ void cx__ref_linear(const cx__ref_call *c)
 	const cx_attr_matmul trans_b = {.trans_b = true};
 	const cx__ref_arg *w = c->in + 1 + at->norm_in, *bias = w + at->n_w,
 					  *residual = &c->in[c->n_in - 1];
-	cx__ref_arg x = c->in[0], y[3], pair[2];
-	unsigned char *free_at = c->scratch;
+	cx__ref_arg x = c->in[0], y[3] = {c->out[0]}, pair[2];
+	void *free_at = c->scratch;
 	if (at->norm) {
 		cx__ref_arg h = dense_arg(&x.d, cx__ref_take(&free_at, cx__ref_bytes(&x.d)));
 		norm(at, &x, c->in + 1, &h);
@@ -81,7 +81,7 @@ void cx__ref_add_norm(const cx__ref_call *c)
 void cx__ref_rope_kv(const cx__ref_call *c)
 {
 	const cx_attr_scatter overwrite = {0};
-	unsigned char *free_at = c->scratch;
+	void *free_at = c->scratch;
 	cx__ref_arg k = dense_arg(&c->in[0].d, cx__ref_take(&free_at, cx__ref_bytes(&c->in[0].d)));
 	cx__ref_arg in[3] = {c->in[0], c->in[2]};
 	if (cx__ref_has(c, 6)) in[2] = c->in[6];

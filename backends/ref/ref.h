@@ -23,7 +23,7 @@ typedef struct cx__ref_call {
 	const cx_prog *prog;
 	const cx__ref_arg *in, *out;
 	uint32_t n_in, n_out;
-	unsigned char *scratch; /* 16-byte aligned, cx__ref_scratch() bytes */
+	void *scratch; /* 16-byte aligned, cx__ref_scratch() bytes */
 } cx__ref_call;
 
 typedef void cx__ref_fn(const cx__ref_call *c);
@@ -102,10 +102,10 @@ uint64_t cx__ref_bytes(const cx_desc *d);
 /* One element of a unary op on floats, not rounded (map.c); act 0 gives v. */
 double cx__ref_unary(cx_op op, double v);
 /* Carves n bytes off a scratch pointer, keeping it aligned to 64. */
-static inline unsigned char *cx__ref_take(unsigned char **at, uint64_t n)
+static inline void *cx__ref_take(void **at, uint64_t n)
 {
-	unsigned char *p = *at;
-	*at += (n + 63) & ~(uint64_t)63;
+	void *p = *at;
+	*at = (unsigned char *)p + ((n + 63) & ~(uint64_t)63);
 	return p;
 }
 /* Philox4x32-10: out = f(counter, key) (gen.c). */

@@ -233,15 +233,15 @@ void cx__ref_delta_rule(const cx__ref_call *c)
 	const cx_desc *q = &c->in[0].d, *v = &c->in[2].d;
 	int64_t n_rows = q->dim[0], nk = q->dim[1], nv = v->dim[1];
 	delta d = {.c = c, .dk = q->dim[2], .dv = v->dim[2]};
-	unsigned char *at_scratch = c->scratch;
+	void *at_scratch = c->scratch;
 	d.n_chunk = at->chunk == 0 ? 1 : at->chunk < n_rows ? at->chunk : n_rows;
 	d.scale = at->scale != 0 ? at->scale : 1 / sqrt((double)d.dk);
-	d.s = (double *)cx__ref_take(&at_scratch, (uint64_t)(d.dk * d.dv) * 8);
-	d.k = (double *)cx__ref_take(&at_scratch, (uint64_t)(d.n_chunk * d.dk) * 8);
-	d.q = (double *)cx__ref_take(&at_scratch, (uint64_t)(d.n_chunk * d.dk) * 8);
-	d.v = (double *)cx__ref_take(&at_scratch, (uint64_t)(d.n_chunk * d.dv) * 8);
-	d.g = (double *)cx__ref_take(&at_scratch, (uint64_t)d.n_chunk * 8);
-	d.a = (double *)cx__ref_take(&at_scratch, (uint64_t)(d.n_chunk + d.dv) * 8);
+	d.s = cx__ref_take(&at_scratch, (uint64_t)(d.dk * d.dv) * 8);
+	d.k = cx__ref_take(&at_scratch, (uint64_t)(d.n_chunk * d.dk) * 8);
+	d.q = cx__ref_take(&at_scratch, (uint64_t)(d.n_chunk * d.dk) * 8);
+	d.v = cx__ref_take(&at_scratch, (uint64_t)(d.n_chunk * d.dv) * 8);
+	d.g = cx__ref_take(&at_scratch, (uint64_t)d.n_chunk * 8);
+	d.a = cx__ref_take(&at_scratch, (uint64_t)(d.n_chunk + d.dv) * 8);
 	zero_all(&c->out[0]);
 	for (int64_t b = 0; b < n_sequences(c, 6, 7); b++) {
 		span s = sequence_at(c, b, 6, 7, n_rows, c->out[1].d.dim[0]);

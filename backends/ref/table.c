@@ -73,10 +73,10 @@ uint64_t cx__ref_scratch(const cx_device *dev, const cx_kernel_key *key)
 		return n + matmul_scratch(in[0].dim[in[0].rank - (trans_a ? 2 : 1)]);
 	}
 	case CX_OP_attention: /* a score and an offset per key, a sum per element */
-		n += padded((uint64_t)in[1].dim[in[1].rank - 3] * 16);
+		n += 2 * padded((uint64_t)in[1].dim[in[1].rank - 3] * 8);
 		return n + padded((uint64_t)in[2].dim[in[2].rank - 1] * 8);
 	case CX_OP_paged_attention:
-		n += padded((uint64_t)(in[3].dim[1] * ((const cx_attr_paged *)key->attr)->page) * 16);
+		n += 2 * padded((uint64_t)(in[3].dim[1] * ((const cx_attr_paged *)key->attr)->page) * 8);
 		return n + padded((uint64_t)in[2].dim[2] * 8);
 	case CX_OP_delta_rule:
 		return n + delta_scratch(key);

@@ -37,7 +37,7 @@ static void product(
 	const cx__ref_arg *a = &c->in[0], *b = &c->in[1];
 	bool block = cx_dtype_get(b->d.dtype)->cls == CX_CLASS_BLOCK;
 	int64_t k = dims[2];
-	double *row = (double *)c->scratch, *cols = row + k;
+	double *row = c->scratch, *cols = row + k;
 	for (int64_t n0 = 0; n0 < dims[1]; n0 += CX__REF_COLS) {
 		int64_t n_cols = dims[1] - n0 < CX__REF_COLS ? dims[1] - n0 : CX__REF_COLS;
 		for (int64_t j = 0; j < n_cols; j++) {
