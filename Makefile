@@ -36,13 +36,13 @@ LDLIBS = $(if $(LIBS_FOUND),$(LIBS_FOUND),-ljansson -lpcre2-8 -lutf8proc) -lm -l
 # at run time by cpuid.
 ifneq ($(filter x86_64-%,$(MACHINE)),)
 ISAS := generic avx2 avx512
-CFLAGS_generic := -O3
+CFLAGS_generic := -O2
 CFLAGS_avx2 := -O3 -march=haswell -mtune=znver3
 CFLAGS_avx512 := -O3 -march=x86-64-v4 -mavx512vnni -mavx512bf16 -mavx512vbmi -mtune=znver3 \
 	-mprefer-vector-width=512
 else
 ISAS := generic
-CFLAGS_generic := -O3
+CFLAGS_generic := -O2
 endif
 
 ifneq ($(SAN),)

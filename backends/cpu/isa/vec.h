@@ -20,11 +20,18 @@
 #define CX_ISA_CAT(a, b) CX_ISA_CAT2(a, b)
 #define CX_ISA_NAME(f) CX_ISA_CAT(f, CX_ISA)
 
+#if defined(CX_ISA_avx512) || defined(CX_ISA_avx2)
 #define CX_INLINE static inline __attribute__((always_inline, unused))
 #if defined(__clang__)
 #define CX_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define CX_UNROLL _Pragma("GCC unroll 16")
+#endif
+#else
+/* Plain code is the fallback: forced into one another and unrolled, its loops over lanes become
+ * megabytes that take minutes to compile. */
+#define CX_INLINE static inline __attribute__((unused))
+#define CX_UNROLL
 #endif
 
 #if defined(CX_ISA_avx512)
