@@ -25,11 +25,10 @@ static uint32_t bind_of(emitter *e, uint32_t d, uint32_t m)
 	return *row;
 }
 
-static uint64_t offset_of(const cx_plan *p, const cx_ptensor *t, const cx_storage *m)
+static uint64_t offset_of(const cx_ptensor *t, const cx_storage *m)
 {
 	const cx_dtype_info *info = cx_dtype_get(t->desc.dtype);
 	uint64_t in_slab = m->kind == CX_MEM_SLAB || m->kind == CX_MEM_CONST ? m->off : 0;
-	(void)p;
 	return in_slab + (uint64_t)t->view_off / (uint64_t)info->block_elems * (uint64_t)info->block_bytes;
 }
 
@@ -43,7 +42,7 @@ static void set_operand(emitter *e, uint32_t dev, uint32_t t, cx_operand *out)
 	}
 	out->desc = p->t[t].desc;
 	out->buf = bind_of(e, dev, p->t[p->t[t].root].mem);
-	out->off = offset_of(p, &p->t[t], &p->mem[p->t[p->t[t].root].mem]);
+	out->off = offset_of(&p->t[t], &p->mem[p->t[p->t[t].root].mem]);
 }
 
 static cx_status emit_step(emitter *e, uint32_t id)
@@ -66,18 +65,18 @@ static cx_status emit_step(emitter *e, uint32_t id)
 	return CX_OK;
 }
 
-/* A copy between devices: whole roots, so the bytes are in one piece on both sides. */
+/* A copy between devices: all of a root, so the bytes are in one piece on both sides. */
 static void emit_transfer(emitter *e, uint32_t id)
 {
 	cx_plan *p = e->p;
 	const cx_pnode *n = &p->n[id];
-	const cx_ptensor *from = &p->t[n->in[0]], *to = &p->t[n->out[0]];
+	const cx_ptensor *from = &p->t[n->in[0]], *to = &p->t[n->out[0]], *root = &p->t[from->root];
 	cx_segment *s = &p->segs[p->n_segs++];
-	*s = (cx_segment){.dev = n->dev, .from = from->dev, .pos = n->pos};
-	s->src_buf = bind_of(e, from->dev, from->mem);
+	*s = (cx_segment){.dev = n->dev, .from = root->dev, .pos = n->pos};
+	s->src_buf = bind_of(e, root->dev, root->mem);
 	s->dst_buf = bind_of(e, n->dev, to->mem);
-	s->src_off = offset_of(p, from, &p->mem[from->mem]);
-	s->dst_off = offset_of(p, to, &p->mem[to->mem]);
+	s->src_off = offset_of(from, &p->mem[root->mem]);
+	s->dst_off = offset_of(to, &p->mem[to->mem]);
 	s->bytes = cx__desc_bytes(&from->desc);
 	p->step_node[n->pos] = CX_NO;
 }

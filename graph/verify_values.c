@@ -29,34 +29,48 @@ static value with(value v, value x) { return mix(mix(v, x.a), x.b); }
 static value done(value v) { return (value){v.a, v.b & ~(uint64_t)1}; }
 static bool same(value a, value b) { return a.a == b.a && a.b == b.b; }
 
-/* An operand: elements in order (`flat`), and the dims under which they are read. */
+/* Where elements in order come from: a run of `base`, which has `elems` of them. A copy of a run is that run, so
+ * that views of copies and views of what was copied have the same number. */
+typedef struct window { value base; int64_t off, elems; } window;
+
+/* An operand: its elements, and the dims under which they are read. */
 typedef struct term {
-	value flat;
+	window run;
 	cx_desc d; /* dtype and dims; strides are not looked at */
 	bool absent;
 	const float *scalar; /* a constant f32 of one element */
 } term;
 
+/* All values without elements are one. */
+static value nothing(void) { return done(mix(start(0x11), 0)); }
+
+static window whole(value v, const cx_desc *d) { return (window){v, 0, cx__desc_elems(d)}; }
+
+/* The number of n elements in order. */
+static value number(window w, int64_t n)
+{
+	if (n == 0) return nothing();
+	if (w.off == 0 && w.elems == n) return w.base;
+	return done(mix(mix(with(start(0x13), w.base), (uint64_t)w.off), (uint64_t)n));
+}
+
 static value term_value(const term *t)
 {
 	value v = start(0x7e);
 	if (t->absent) return v;
-	v = with(v, t->flat);
+	v = with(v, number(t->run, cx__desc_elems(&t->d)));
 	for (int i = 0; i < t->d.rank; i++) v = mix(v, (uint64_t)t->d.dim[i]);
 	return done(v);
 }
 
-/* All values without elements are one. */
-static value nothing(void) { return done(mix(start(0x11), 0)); }
-
-/* The elements of a view, in order: the root's number if it is all of it, else with the layout, in which axes that
- * can be walked as one are one. */
-static value flatten(value root, int64_t root_elems, int64_t off, const cx_desc *d)
+/* The elements of a view, in order: a run of the root where axes can be walked as one with stride 1, else a new
+ * value made of the root's number and the layout. */
+static window view_of(window root, int64_t off, const cx_desc *d)
 {
 	int64_t dim[CX_MAX_RANK], stride[CX_MAX_RANK];
 	int n = 0;
-	value v = start(0x11);
-	if (cx__desc_elems(d) == 0) return nothing();
+	value v;
+	if (cx__desc_elems(d) == 0) return whole(nothing(), d);
 	for (int i = 0; i < d->rank; i++) {
 		if (d->dim[i] == 1) continue;
 		if (n > 0 && stride[n - 1] == d->stride[i] * d->dim[i]) {
@@ -67,10 +81,10 @@ static value flatten(value root, int64_t root_elems, int64_t off, const cx_desc 
 		dim[n] = d->dim[i];
 		stride[n++] = d->stride[i];
 	}
-	if (off == 0 && root_elems == cx__desc_elems(d) && (n == 0 || (n == 1 && stride[0] == 1))) return root;
-	v = mix(with(v, root), (uint64_t)off);
+	if (n == 0 || (n == 1 && stride[0] == 1)) return (window){root.base, root.off + off, root.elems};
+	v = mix(with(start(0x11), root.base), (uint64_t)(root.off + off));
 	for (int i = 0; i < n; i++) v = mix(mix(v, (uint64_t)dim[i]), (uint64_t)stride[i]);
-	return done(v);
+	return whole(done(v), d);
 }
 
 static value attr_value(value v, cx_attr_id id, const void *attr)
@@ -115,15 +129,18 @@ static const term *passed_on(cx_op op, const void *attr, const term *in, uint32_
 }
 
 /* Elements of output o of op(in...). */
-static value apply(cx_op op, const void *attr, const cx_prog *prog, const term *in, uint32_t n_in, uint32_t o,
+static window apply(cx_op op, const void *attr, const cx_prog *prog, const term *in, uint32_t n_in, uint32_t o,
 	const cx_desc *out)
 {
 	const term *same_term = passed_on(op, attr, in, n_in, out);
 	value v = start(op), x, y;
 	cx_attr_reduce r;
-	if (cx__desc_elems(out) == 0) return nothing();
-	if (same_term) return same_term->flat;
-	if (op == CX_OP_neg) return (value){in[0].flat.a, in[0].flat.b ^ 1};
+	if (cx__desc_elems(out) == 0) return whole(nothing(), out);
+	if (same_term) return same_term->run;
+	if (op == CX_OP_neg) {
+		v = number(in[0].run, cx__desc_elems(out));
+		return whole((value){v.a, v.b ^ 1}, out);
+	}
 	while (n_in > 0 && in[n_in - 1].absent) n_in--;
 	if (cx__ops[op].attr == CX_ATTR_reduce) {
 		r = attr ? *(const cx_attr_reduce *)attr : cx_attr_reduce_default();
@@ -140,29 +157,29 @@ static value apply(cx_op op, const void *attr, const cx_prog *prog, const term *
 	if (n_in == 2 && (op == CX_OP_add || op == CX_OP_mul)) { /* either order */
 		x = term_value(&in[0]);
 		y = term_value(&in[1]);
-		if (x.a > y.a || (x.a == y.a && x.b > y.b)) return done(with(with(v, y), x));
-		return done(with(with(v, x), y));
+		if (x.a > y.a || (x.a == y.a && x.b > y.b)) return whole(done(with(with(v, y), x)), out);
+		return whole(done(with(with(v, x), y)), out);
 	}
 	for (uint32_t j = 0; j < n_in; j++) v = with(v, term_value(&in[j]));
-	return done(v);
+	return whole(done(v), out);
 }
 
-static value leaf_value(const cx_desc *d, cx_op op, uint32_t id, const void *data)
+static window leaf_value(const cx_desc *d, cx_op op, uint32_t id, const void *data)
 {
 	value v = mix(start(0x5eed), op);
 	uint64_t bytes = cx__desc_bytes(d);
-	if (op != CX_OP_const) return done(mix(v, id));
+	if (op != CX_OP_const) return whole(done(mix(v, id)), d);
 	v = mix(v, d->dtype);
 	for (uint64_t i = 0; i < bytes; i++) v = mix(v, ((const unsigned char *)data)[i]);
-	return done(mix(v, bytes));
+	return whole(done(mix(v, bytes)), d);
 }
 
 /* ---- the source ---- */
 
 typedef struct checker {
 	cx_plan *p;
-	value *src;   /* [g->n_nodes] elements of each root */
-	value *plan;  /* [n_t] the same of the plan's roots */
+	window *src;  /* [g->n_nodes] elements of each root */
+	window *plan; /* [n_t] the same of the plan's roots */
 	term *terms;  /* [cap] scratch for operands */
 	uint32_t cap;
 	bool again;   /* a rule was noted: number the source anew */
@@ -178,7 +195,7 @@ static term source_term(const checker *c, uint32_t id)
 	n = &c->p->g->nodes[id];
 	t.absent = false;
 	t.d = n->desc;
-	t.flat = flatten(c->src[n->root], cx__desc_elems(&c->p->g->nodes[n->root].desc), n->view_off, &n->desc);
+	t.run = view_of(c->src[n->root], n->view_off, &n->desc);
 	n = &c->p->g->nodes[n->root];
 	if (n->op == CX_OP_const && n->desc.dtype == CX_F32 && cx__desc_elems(&n->desc) == 1) t.scalar = n->data;
 	return t;
@@ -197,11 +214,11 @@ static void number_source(checker *c)
 		}
 		for (uint32_t j = 0; j < n->n_in; j++) c->terms[j] = source_term(c, n->in[j]);
 		if (kind == CX_KIND_VIEW) { /* a reshape by copy: the same elements in order */
-			c->src[i] = c->terms[0].flat;
+			c->src[i] = c->terms[0].run;
 			continue;
 		}
 		if (c->p->t[i].trusted == 2) {
-			c->src[i] = (value){c->p->t[i].expr[0], c->p->t[i].expr[1]};
+			c->src[i] = whole((value){c->p->t[i].expr[0], c->p->t[i].expr[1]}, &n->desc);
 			continue;
 		}
 		for (uint32_t o = 0; o < n->n_out; o++)
@@ -220,7 +237,7 @@ static term plan_term(const checker *c, uint32_t id)
 	root = &c->p->t[t->root];
 	r.absent = false;
 	r.d = t->desc;
-	r.flat = flatten(c->plan[t->root], cx__desc_elems(&root->desc), t->view_off, &t->desc);
+	r.run = view_of(c->plan[t->root], t->view_off, &t->desc);
 	if (root->leaf == CX_OP_const && !root->trusted && root->desc.dtype == CX_F32 && cx__desc_elems(&root->desc) == 1)
 		r.scalar = root->data;
 	return r;
@@ -230,7 +247,7 @@ static term plan_term(const checker *c, uint32_t id)
 static term expand(cx_op op, const void *attr, const term *in, uint32_t n_in, const cx_desc *d)
 {
 	term t = {.d = *d};
-	t.flat = apply(op, attr, NULL, in, n_in, 0, d);
+	t.run = apply(op, attr, NULL, in, n_in, 0, d);
 	return t;
 }
 
@@ -263,14 +280,14 @@ static void number_linear(checker *c, const cx_pnode *n)
 	pair[0] = y[0];
 	pair[1] = in[n->n_in - 1];
 	if (a->residual) y[0] = expand(CX_OP_add, NULL, pair, 2, &y[0].d);
-	for (uint32_t o = 0; o < n->n_out; o++) c->plan[n->out[o]] = y[o].flat;
+	for (uint32_t o = 0; o < n->n_out; o++) c->plan[n->out[o]] = y[o].run;
 }
 
 static void number_add_norm(checker *c, const cx_pnode *n)
 {
 	term s = expand(CX_OP_add, NULL, c->terms, 2, &c->p->t[n->out[0]].desc);
-	c->plan[n->out[0]] = s.flat;
-	c->plan[n->out[1]] = expand_norm(n->attr, &s, c->terms + 2).flat;
+	c->plan[n->out[0]] = s.run;
+	c->plan[n->out[1]] = expand_norm(n->attr, &s, c->terms + 2).run;
 }
 
 static void number_rope_kv(checker *c, const cx_pnode *n)
@@ -294,7 +311,7 @@ static void number_conv(checker *c, const cx_pnode *n)
 	cx_attr_conv1d a = *(const cx_attr_conv1d *)n->attr;
 	term y = {.d = c->p->t[n->out[0]].desc};
 	a.silu = false;
-	y.flat = apply(CX_OP_conv1d, &a, NULL, c->terms, n->n_in, 0, &y.d);
+	y.run = apply(CX_OP_conv1d, &a, NULL, c->terms, n->n_in, 0, &y.d);
 	c->plan[n->out[0]] = apply(CX_OP_silu, NULL, NULL, &y, 1, 0, &y.d);
 	c->plan[n->out[1]] = apply(CX_OP_conv1d, &a, NULL, c->terms, n->n_in, 1, &c->p->t[n->out[1]].desc);
 }
@@ -343,7 +360,7 @@ static void number_map(checker *c, const cx_pnode *n)
 	for (uint32_t i = 0; i < n->prog->n_instr; i++) regs[n->n_in + i] = expand_instr(&n->prog->instr[i], regs);
 	for (uint32_t o = 0; o < n->n_out; o++) {
 		const term *t = &regs[n->prog->out[o]];
-		c->plan[n->out[o]] = t->flat;
+		c->plan[n->out[o]] = t->run;
 		if (!a->reduce) continue;
 		r.axes.n = 1;
 		r.axes.v[0] = t->d.rank - 1;
@@ -352,10 +369,10 @@ static void number_map(checker *c, const cx_pnode *n)
 	}
 }
 
-static value by_name(const checker *c, uint32_t t)
+static window by_name(const checker *c, uint32_t t)
 {
 	uint32_t src = c->p->t[t].src;
-	return src == CX_NO ? start(0xbad) : c->src[c->p->g->nodes[src].root];
+	return src == CX_NO ? whole(start(0xbad), &c->p->t[t].desc) : c->src[c->p->g->nodes[src].root];
 }
 
 static void number_node(checker *c, const cx_pnode *n)
@@ -374,7 +391,7 @@ static void number_node(checker *c, const cx_pnode *n)
 		if (c->p->t[n->out[0]].same_as != CX_NO) {
 			uint32_t view = c->p->t[n->out[0]].same_as;
 			c->plan[c->p->t[view].root] = by_name(c, c->p->t[view].root);
-			c->plan[n->out[0]] = plan_term(c, view).flat;
+			c->plan[n->out[0]] = plan_term(c, view).run;
 		} else {
 			c->plan[n->out[0]] = by_name(c, n->out[0]);
 		}
@@ -383,9 +400,10 @@ static void number_node(checker *c, const cx_pnode *n)
 	}
 	for (uint32_t o = 0; o < n->n_out; o++) {
 		cx_ptensor *t = &c->p->t[n->out[o]];
-		value v = apply((cx_op)n->op, n->attr, n->fusion == CX_FUSION_none ? n->prog : NULL, c->terms, n->n_in, o,
+		window w = apply((cx_op)n->op, n->attr, n->fusion == CX_FUSION_none ? n->prog : NULL, c->terms, n->n_in, o,
 			&t->desc);
-		c->plan[n->out[o]] = v;
+		value v = number(w, cx__desc_elems(&t->desc));
+		c->plan[n->out[o]] = w;
 		if (t->trusted != 1) continue;
 		t->trusted = 2;
 		t->expr[0] = v.a;
@@ -394,13 +412,15 @@ static void number_node(checker *c, const cx_pnode *n)
 	}
 }
 
+static value root_number(window w, const cx_desc *d) { return number(w, cx__desc_elems(d)); }
+
 static cx_status compare(checker *c)
 {
 	const cx_plan *p = c->p;
 	char text[160];
 	for (uint32_t t = 0; t < p->g->n_nodes; t++) { /* the first in order names the culprit */
 		if (p->t[t].root != t || p->t[t].def == CX_NO || p->n[p->t[t].def].flags & CX_PNODE_DEAD) continue;
-		if (!same(c->plan[t], c->src[p->g->nodes[t].root]))
+		if (!same(root_number(c->plan[t], &p->t[t].desc), root_number(c->src[p->g->nodes[t].root], &p->t[t].desc)))
 			return CX_FAIL(c->err, CX_ERR_ARGUMENT, "verify after %s: the plan computes something else for %s", c->stage,
 				cx__node_text(p->g, t, text, sizeof text));
 	}
@@ -411,7 +431,8 @@ static cx_status compare(checker *c)
 				p->outs[i].name);
 	}
 	for (uint32_t s = 0; s < p->n_states; s++)
-		if (!same(c->plan[p->states[s].last], c->src[p->states[s].last]))
+		if (!same(root_number(c->plan[p->states[s].last], &p->t[p->states[s].leaf].desc),
+			root_number(c->src[p->states[s].last], &p->t[p->states[s].leaf].desc)))
 			return CX_FAIL(c->err, CX_ERR_ARGUMENT, "verify after %s: state '%s' ends with another value", c->stage,
 				p->g->nodes[p->t[p->states[s].leaf].src].name);
 	return CX_OK;

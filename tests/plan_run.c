@@ -232,3 +232,31 @@ bool plan_missed(const cx_plan *p, cx_fusion fusion, cx_reason why)
 		if (p->misses[i].fusion == fusion && p->misses[i].reason == why) return true;
 	return false;
 }
+
+/* ---- a device that can do less ---- */
+
+static cx_backend crippled;
+static const cx_backend *whole;
+static plan_cripple *lacking;
+
+static const cx_kernel *crippled_find(const cx_device *dev, const cx_kernel_key *key)
+{
+	if (lacking->lacks[key->op]) return NULL;
+	for (uint32_t j = 0; lacking->wants_dense && key->op != CX_OP_copy && j < key->n_in; j++)
+		if (key->in[j].dtype != CX_DTYPE_COUNT && !cx__desc_is_dense(&key->in[j])) return NULL;
+	return whole->find(dev, key);
+}
+
+cx_device *plan_cripple_open(cx_runtime *rt, plan_cripple *what)
+{
+	cx_device *dev;
+	if (cx_device_open(rt, "ref", 0, &dev, NULL) != CX_OK) return NULL;
+	lacking = what;
+	whole = dev->backend;
+	crippled = *whole;
+	crippled.name = "crippled";
+	crippled.find = crippled_find;
+	dev->backend = &crippled;
+	strcpy(dev->name, "crippled:0");
+	return dev;
+}

@@ -35,4 +35,12 @@ uint32_t plan_count(const cx_plan *p, cx_op op);              /* steps of this o
 uint32_t plan_count_fused(const cx_plan *p, cx_fusion fusion); /* steps made by it */
 bool plan_missed(const cx_plan *p, cx_fusion fusion, cx_reason why);
 
+
+/* A `ref` device that lacks some ops and, if asked, refuses operands that are not dense. One at a time. */
+typedef struct plan_cripple {
+	bool lacks[CX_OP_COUNT];
+	bool wants_dense;
+} plan_cripple;
+cx_device *plan_cripple_open(cx_runtime *rt, plan_cripple *what); /* NULL on failure; cx_device_close() it */
+
 #endif

@@ -1,6 +1,7 @@
 /* test_plan_random.c - random graphs through the planner: what a plan computes is what the unplanned reference
  * computes, bit for bit on `ref` (outputs and states, two runs in a row), with fusion on and off, every pass
- * verified; and within tolerances on `cpu`. CORTEX_PLAN_GRAPHS sets how many, CORTEX_PLAN_SEED the first seed. */
+ * verified; some of them on a device that lacks ops and strides, with `ref` to fall back on. The cpu backend has
+ * the like in test_cpu_plan.c. CORTEX_PLAN_GRAPHS sets how many, CORTEX_PLAN_SEED the first seed. */
 #include "tests/plan_run.h"
 #include "tests/random_graph.h"
 
@@ -56,10 +57,44 @@ static void options(uint64_t seed, cx_random_opts *o)
 	o->f32_only = seed % 3 == 0;
 	o->zeros = seed % 5 == 0;
 	o->specials = seed % 7 == 0;
+	o->fused = seed % 11 == 0;
 }
 
-static void check_one(cx_runtime *rt, cx_device *dev, uint64_t seed, tally *t)
+static void run_one(const cx_random_graph *rg, const plan_want *w, cx_runtime *rt, const cx_plan_opts *o, uint64_t seed,
+	const char *how, tally *t)
 {
+	plan_check c = {.opts = *o};
+	cx_plan *plan = NULL;
+	cx_err err = {0};
+	if (plan_run_check(w, rt, &c, &plan, &err) != CX_OK) {
+		char *text = NULL;
+		size_t n = 0;
+		if (cx_graph_print(rg->g, NULL, &text, &n, NULL) == CX_OK) fprintf(stderr, "%s\n", text);
+		if (plan && cx_plan_explain(plan, NULL, &text, &n, NULL) == CX_OK) fprintf(stderr, "%s\n", text);
+		fail_msg("seed %llu, %s: %s", (unsigned long long)seed, how, err.msg);
+	}
+	count(t, plan);
+	cx_plan_free(plan);
+}
+
+/* Every third graph: a device without some ops, which have no simpler ones by rule, and perhaps without strides. */
+static void run_crippled(const cx_random_graph *rg, const plan_want *w, cx_runtime *rt, cx_device *const *devs,
+	plan_cripple *cripple, uint64_t seed, tally *t)
+{
+	static const cx_op keep[] = {CX_OP_copy, CX_OP_silu, CX_OP_relu, CX_OP_clamp, CX_OP_layernorm, CX_OP_rmsnorm,
+		CX_OP_l2norm, CX_OP_softmax, CX_OP_log_softmax};
+	cx_plan_opts o = {.devices = devs, .n_devices = 2, .verify = true, .allow_fallback = true};
+	cx_rng rng = cx__rng_make(seed, 99);
+	for (int op = 0; op < CX_OP_COUNT; op++) cripple->lacks[op] = cx__rng_one_in(&rng, 4);
+	for (size_t i = 0; i < sizeof keep / sizeof keep[0]; i++) cripple->lacks[keep[i]] = false;
+	cripple->wants_dense = cx__rng_one_in(&rng, 2);
+	o.no_fuse = cx__rng_one_in(&rng, 3);
+	run_one(rg, w, rt, &o, seed, "crippled", t);
+}
+
+static void check_one(cx_runtime *rt, cx_device *ref, cx_device *less, plan_cripple *cripple, uint64_t seed, tally *t)
+{
+	cx_device *devs[2] = {less, ref};
 	cx_random_graph *rg = NULL;
 	cx_random_opts o;
 	plan_want w = {0};
@@ -68,18 +103,10 @@ static void check_one(cx_runtime *rt, cx_device *dev, uint64_t seed, tally *t)
 	if (cx__random_graph(&o, NULL, &rg, &err) != CX_OK) fail_msg("seed %llu: %s", (unsigned long long)seed, err.msg);
 	if (plan_want_make(rg->g, fill, rg, &w, &err) != CX_OK) fail_msg("seed %llu: %s", (unsigned long long)seed, err.msg);
 	for (int fuse = 0; fuse < 2; fuse++) {
-		plan_check c = {.opts = {.devices = &dev, .n_devices = 1, .no_fuse = !fuse, .verify = true}};
-		cx_plan *plan = NULL;
-		if (plan_run_check(&w, rt, &c, &plan, &err) != CX_OK) {
-			char *text = NULL;
-			size_t n = 0;
-			if (cx_graph_print(rg->g, NULL, &text, &n, NULL) == CX_OK) fprintf(stderr, "%s\n", text);
-			if (plan && cx_plan_explain(plan, NULL, &text, &n, NULL) == CX_OK) fprintf(stderr, "%s\n", text);
-			fail_msg("seed %llu, fusion %d: %s", (unsigned long long)seed, fuse, err.msg);
-		}
-		count(t, plan);
-		cx_plan_free(plan);
+		cx_plan_opts opts = {.devices = &ref, .n_devices = 1, .no_fuse = !fuse, .verify = true};
+		run_one(rg, &w, rt, &opts, seed, fuse ? "fused" : "not fused", t);
 	}
+	if (seed % 3 == 0) run_crippled(rg, &w, rt, devs, cripple, seed, t);
 	plan_want_free(&w);
 	cx__random_graph_free(rg);
 }
@@ -88,15 +115,19 @@ static void test_ref(void **state)
 {
 	uint64_t n = number_from("CORTEX_PLAN_GRAPHS", 10000), first = number_from("CORTEX_PLAN_SEED", 1);
 	cx_runtime *rt;
-	cx_device *dev;
+	cx_device *dev, *less;
+	plan_cripple cripple = {0};
 	tally t = {0};
 	(void)state;
 	assert_int_equal(cx_runtime_create(NULL, &rt, NULL), CX_OK);
 	assert_int_equal(cx_device_open(rt, "ref", 0, &dev, NULL), CX_OK);
-	for (uint64_t i = 0; i < n; i++) check_one(rt, dev, first + i, &t);
+	less = plan_cripple_open(rt, &cripple);
+	assert_non_null(less);
+	for (uint64_t i = 0; i < n; i++) check_one(rt, dev, less, &cripple, first + i, &t);
 	print_tally(&t);
 	if (n >= 2000)
 		for (int f = 1; f < CX_FUSION_COUNT; f++) assert_true(t.fused[f] > 0);
+	cx_device_close(less);
 	cx_device_close(dev);
 	cx_runtime_free(rt);
 }

@@ -265,33 +265,7 @@ static void test_rewrites_caught(void **unused)
 
 /* ---- devices that can do less ---- */
 
-static cx_backend crippled;
-static const cx_backend *whole;
-static bool lacks[CX_OP_COUNT];
-static bool wants_dense;
-
-static const cx_kernel *crippled_find(const cx_device *dev, const cx_kernel_key *key)
-{
-	if (lacks[key->op]) return NULL;
-	for (uint32_t j = 0; wants_dense && key->op != CX_OP_copy && j < key->n_in; j++)
-		if (key->in[j].dtype != CX_DTYPE_COUNT && !cx__desc_is_dense(&key->in[j])) return NULL;
-	return whole->find(dev, key);
-}
-
-static cx_device *cripple(void)
-{
-	cx_device *dev;
-	assert_int_equal(cx_device_open(rt, "ref", 0, &dev, NULL), CX_OK);
-	whole = dev->backend;
-	crippled = *whole;
-	crippled.name = "crippled";
-	crippled.find = crippled_find;
-	dev->backend = &crippled;
-	snprintf(dev->name, sizeof dev->name, "crippled:0");
-	memset(lacks, 0, sizeof lacks);
-	wants_dense = false;
-	return dev;
-}
+static plan_cripple crippled;
 
 static void check_on(cx_graph *g, const cx_plan_opts *opts, double tol, cx_plan **out)
 {
@@ -306,7 +280,7 @@ static void check_on(cx_graph *g, const cx_plan_opts *opts, double tol, cx_plan 
 
 static void test_fallback(void **unused)
 {
-	cx_device *devs[2] = {cripple(), ref};
+	cx_device *devs[2] = {plan_cripple_open(rt, &crippled), ref};
 	cx_plan_opts o = {.devices = devs, .n_devices = 2, .verify = true};
 	plan_model m = {.layers = 2, .tokens = 8, .width = 16, .heads = 4, .kv_heads = 2, .hidden = 24, .slots = 32};
 	cx_graph *g;
@@ -315,7 +289,9 @@ static void test_fallback(void **unused)
 	char *text;
 	size_t n;
 	(void)unused;
-	lacks[CX_OP_paged_attention] = lacks[CX_OP_rope] = lacks[CX_OP_rope_kv] = true;
+	assert_non_null(devs[0]);
+	memset(&crippled, 0, sizeof crippled);
+	crippled.lacks[CX_OP_paged_attention] = crippled.lacks[CX_OP_rope] = crippled.lacks[CX_OP_rope_kv] = true;
 	assert_int_equal(cx_graph_create(NULL, &g, NULL), CX_OK);
 	plan_build_model(g, &m);
 	assert_int_equal(cx_graph_finish(g, NULL), CX_OK);
@@ -330,7 +306,7 @@ static void test_fallback(void **unused)
 	cx_free(NULL, text, n + 1);
 	cx_plan_free(p);
 	cx_graph_free(g);
-	lacks[CX_OP_scatter] = true; /* the caches now live on the other device */
+	crippled.lacks[CX_OP_scatter] = true; /* the caches now live on the other device */
 	assert_int_equal(cx_graph_create(NULL, &g, NULL), CX_OK);
 	plan_build_model(g, &m);
 	check_on(g, &o, 0, &p);
@@ -359,14 +335,16 @@ static void test_rules(void **unused)
 {
 	static const cx_op ops[] = {CX_OP_silu, CX_OP_relu, CX_OP_clamp, CX_OP_layernorm, CX_OP_rmsnorm, CX_OP_l2norm,
 		CX_OP_softmax, CX_OP_log_softmax};
-	cx_device *dev = cripple();
+	cx_device *dev = plan_cripple_open(rt, &crippled);
 	cx_plan_opts o = {.devices = &dev, .n_devices = 1, .verify = true};
 	(void)unused;
+	assert_non_null(dev);
+	memset(&crippled, 0, sizeof crippled);
 	for (int pass = 0; pass < 4; pass++) { /* ops missing, no strides, neither, and with fusion */
 		cx_graph *g;
 		cx_plan *p;
-		for (size_t i = 0; i < sizeof ops / sizeof ops[0]; i++) lacks[ops[i]] = pass != 1;
-		wants_dense = pass >= 1;
+		for (size_t i = 0; i < sizeof ops / sizeof ops[0]; i++) crippled.lacks[ops[i]] = pass != 1;
+		crippled.wants_dense = pass >= 1;
 		o.no_fuse = pass < 3;
 		assert_int_equal(cx_graph_create(NULL, &g, NULL), CX_OK);
 		build_rules(g);
