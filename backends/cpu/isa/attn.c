@@ -4,7 +4,7 @@
  * A row's arithmetic is the same whatever rows come with it: scores are dot products in 16 lanes, each block of 64 gives
  * one maximum and one sum (lanes by position mod 16), values are added in the order of positions. So a prompt gives the
  * same bits whole or in any chunks. A unit of work is one sequence, one head of keys and up to 32 rows that read it (rows
- * of the heads in its group count each); keys and values of a block are widened once per unit.
+ * of the heads in its group count each); 16-bit keys and values of a block are widened once per unit.
  *
  * Scratch, per thread: 32 rows of q and of the result, 64 rows of keys and of values, all f32 padded to 16. */
 #include "backends/cpu/isa/lane.h"
@@ -43,24 +43,33 @@ typedef struct rows {
 
 /* ---- products -------------------------------------------------------------------------------------------- */
 
+/* acc[r * keys + e] += q[r] k[e], elements c.. of which n (at most 16) are there. */
+CX_INLINE void score_step(v16 *acc, const float *q, int64_t dp, const float *const *k, int64_t c, size_t n, const int nr,
+	const int keys)
+{
+	v16 kv[8];
+	CX_UNROLL
+	for (int e = 0; e < keys; e++) kv[e] = n == 16 ? v16_load(k[e] + c) : v16_load_n(k[e] + c, n);
+	CX_UNROLL
+	for (int r = 0; r < nr; r++) {
+		v16 qv = v16_load(q + r * dp + c);
+		CX_UNROLL
+		for (int e = 0; e < keys; e++) acc[r * keys + e] = v16_fma(qv, kv[e], acc[r * keys + e]);
+	}
+}
+
 /* s[r * KB + j] = q[r] . k[j], r < nr, j < nk; nr * keys is a multiple of 8. k has `keys` - 1 valid entries past nk. */
-CX_INLINE void scores(float *s, const float *q, int64_t dp, const float *const *k, int64_t nk, const int nr, const int keys)
+CX_INLINE void scores(float *s, const float *q, int64_t d, int64_t dp, const float *const *k, int64_t nk, const int nr,
+	const int keys)
 {
 	for (int64_t j = 0; j < nk; j += keys) {
 		v16 acc[16];
 		float sum[16];
+		int64_t c = 0;
+		CX_UNROLL
 		for (int i = 0; i < nr * keys; i++) acc[i] = v16_zero();
-		for (int64_t c = 0; c < dp; c += 16) {
-			v16 kv[8];
-			CX_UNROLL
-			for (int e = 0; e < keys; e++) kv[e] = v16_load(k[j + e] + c);
-			CX_UNROLL
-			for (int r = 0; r < nr; r++) {
-				v16 qv = v16_load(q + r * dp + c);
-				CX_UNROLL
-				for (int e = 0; e < keys; e++) acc[r * keys + e] = v16_fma(qv, kv[e], acc[r * keys + e]);
-			}
-		}
+		for (; c + 16 <= d; c += 16) score_step(acc, q, dp, k + j, c, 16, nr, keys);
+		if (c < d) score_step(acc, q, dp, k + j, c, (size_t)(d - c), nr, keys);
 		CX_UNROLL
 		for (int i = 0; i < nr * keys; i += 8) v16_sum8(sum + i, acc + i);
 		CX_UNROLL
@@ -69,9 +78,9 @@ CX_INLINE void scores(float *s, const float *q, int64_t dp, const float *const *
 	}
 }
 
-/* o[r] += sum over j in [j0, j1) of p[r * KB + j] * v[j]. */
+/* o[r] += sum over j in [j0, j1) of p[r * KB + j] * v[j], in columns c.. of which n are there (16 * cols, or fewer). */
 CX_INLINE void values(float *o, int64_t dvp, const float *p, const float *const *v, int64_t j0, int64_t j1,
-	const int nr, const int cols, int64_t c)
+	const int nr, const int cols, int64_t c, size_t n)
 {
 	v16 acc[16];
 	CX_UNROLL
@@ -79,7 +88,7 @@ CX_INLINE void values(float *o, int64_t dvp, const float *p, const float *const 
 	for (int64_t j = j0; j < j1; j++) {
 		v16 vv[4];
 		CX_UNROLL
-		for (int e = 0; e < cols; e++) vv[e] = v16_load(v[j] + c + e * 16);
+		for (int e = 0; e < cols; e++) vv[e] = n < 16 ? v16_load_n(v[j] + c, n) : v16_load(v[j] + c + e * 16);
 		CX_UNROLL
 		for (int r = 0; r < nr; r++) {
 			v16 pv = v16_set1(p[r * KB + j]);
@@ -91,18 +100,20 @@ CX_INLINE void values(float *o, int64_t dvp, const float *p, const float *const 
 	for (int i = 0; i < nr * cols; i++) v16_store(o + i / cols * dvp + c + i % cols * 16, acc[i]);
 }
 
-static void values4(float *o, int64_t dvp, const float *p, const float *const *v, int64_t j0, int64_t j1)
+static void values4(const attn *a, float *o, const float *p, const float *const *v, int64_t j0, int64_t j1)
 {
-	int64_t c = 0;
-	for (; c + 16 * COLS <= dvp; c += 16 * COLS) values(o, dvp, p, v, j0, j1, 4, COLS, c);
-	for (; c < dvp; c += 16) values(o, dvp, p, v, j0, j1, 4, 1, c);
+	int64_t c = 0, dv = a->dv;
+	for (; c + 16 * COLS <= dv; c += 16 * COLS) values(o, a->dvp, p, v, j0, j1, 4, COLS, c, 16);
+	for (; c + 16 <= dv; c += 16) values(o, a->dvp, p, v, j0, j1, 4, 1, c, 16);
+	if (c < dv) values(o, a->dvp, p, v, j0, j1, 4, 1, c, (size_t)(dv - c));
 }
-static void values1(float *o, int64_t dvp, const float *p, const float *const *v, int64_t j0, int64_t j1)
+static void values1(const attn *a, float *o, const float *p, const float *const *v, int64_t j0, int64_t j1)
 {
-	int64_t c = 0;
+	int64_t c = 0, dv = a->dv;
 	if (j0 >= j1) return;
-	for (; c + 64 <= dvp; c += 64) values(o, dvp, p, v, j0, j1, 1, 4, c);
-	for (; c < dvp; c += 16) values(o, dvp, p, v, j0, j1, 1, 1, c);
+	for (; c + 64 <= dv; c += 64) values(o, a->dvp, p, v, j0, j1, 1, 4, c, 16);
+	for (; c + 16 <= dv; c += 16) values(o, a->dvp, p, v, j0, j1, 1, 1, c, 16);
+	if (c < dv) values(o, a->dvp, p, v, j0, j1, 1, 1, c, (size_t)(dv - c));
 }
 
 /* ---- one block of keys for one row ------------------------------------------------------------------------ */
@@ -167,9 +178,9 @@ static void add_values(const attn *a, const rows *w, int64_t i, int64_t n, int64
 		joint &= live[r] && sees[r] == bits(lo[r], hi[r]);
 	}
 	if (joint && j0 < j1) {
-		for (int64_t r = 0; r < n; r++) values1(a->ob + (i + r) * a->dvp, a->dvp, s + r * KB, vp, lo[r], j0);
-		values4(a->ob + i * a->dvp, a->dvp, s, vp, j0, j1);
-		for (int64_t r = 0; r < n; r++) values1(a->ob + (i + r) * a->dvp, a->dvp, s + r * KB, vp, j1, hi[r]);
+		for (int64_t r = 0; r < n; r++) values1(a, a->ob + (i + r) * a->dvp, s + r * KB, vp, lo[r], j0);
+		values4(a, a->ob + i * a->dvp, s, vp, j0, j1);
+		for (int64_t r = 0; r < n; r++) values1(a, a->ob + (i + r) * a->dvp, s + r * KB, vp, j1, hi[r]);
 		return;
 	}
 	for (int64_t r = 0; r < n; r++) {
@@ -177,7 +188,7 @@ static void add_values(const attn *a, const rows *w, int64_t i, int64_t n, int64
 		for (int64_t j = lo[r]; j < hi[r];) { /* runs of keys that it sees */
 			int64_t e = j;
 			while (e < hi[r] && (sees[r] >> e & 1)) e++;
-			values1(a->ob + (i + r) * a->dvp, a->dvp, s + r * KB, vp, j, e);
+			values1(a, a->ob + (i + r) * a->dvp, s + r * KB, vp, j, e);
 			j = e + 1;
 		}
 	}
@@ -194,9 +205,9 @@ static void block(const attn *a, const seq *q, rows *w, int64_t base, int64_t nk
 		bool live[4], any = false;
 		for (int64_t r = 0; r < n; r++) any |= w->lo[i + r] < base + KB && w->hi[i + r] > base;
 		if (!any) continue;
-		for (int64_t j = 0; j < 4 * KB; j++) s[j] = 0.0f;
-		if (n == 4) scores(s, qr, a->dp, kp, nk, 4, KEYS);
-		else for (int64_t r = 0; r < n; r++) scores(s + r * KB, qr + r * a->dp, a->dp, kp, nk, 1, 8);
+		if (nk < KB) memset(s, 0, sizeof s);
+		if (n == 4) scores(s, qr, a->d, a->dp, kp, nk, 4, KEYS);
+		else for (int64_t r = 0; r < n; r++) scores(s + r * KB, qr + r * a->dp, a->d, a->dp, kp, nk, 1, 8);
 		for (int64_t r = 0; r < n; r++) live[r] = weigh(a, q, w, i + r, base, s + r * KB, &sees[r]);
 		add_values(a, w, i, n, base, s, vp, sees, live);
 	}
@@ -204,34 +215,35 @@ static void block(const attn *a, const seq *q, rows *w, int64_t base, int64_t nk
 
 /* ---- a unit ------------------------------------------------------------------------------------------------ */
 
-/* Rows of a block of keys or values as padded f32; those that are missing (a page out of range) are zeros. */
-static void stage(attn *a, const seq *q, const cx_cpu_arg *x, const int64_t *st, int64_t head, int64_t base,
-	int64_t nk, int64_t width, int64_t pad, float *buf, const float **ptr)
+/* Where the keys [base, base + nk) are: rows of k and v; -1 if the page is missing, which sets a bit in a->missing. */
+static void locate(attn *a, const seq *q, int64_t base, int64_t nk, int64_t *row)
 {
 	a->missing = 0;
+	if (!a->table) {
+		for (int64_t n = 0; n < nk; n++) row[n] = q->k0 + base + n;
+		return;
+	}
+	for (int64_t n = 0; n < nk;) {
+		int64_t pg = (base + n) / a->page, in = (base + n) % a->page, left = a->page - in;
+		int64_t slot = pg < a->n_pages ? a->table[pg * a->table_stride] : -1;
+		for (; left > 0 && n < nk; left--, n++, in++) {
+			row[n] = slot < 0 || slot * a->page + in >= a->n_slots ? -1 : slot * a->page + in;
+			if (row[n] < 0) a->missing |= 1ull << n;
+		}
+	}
+}
+
+/* Addresses of these rows as f32: where they are, or widened into buf; missing ones are zeros. */
+static void stage(const seq *q, const cx_cpu_arg *x, const int64_t *st, int64_t head, const int64_t *row, int64_t nk,
+	int64_t width, int64_t pad, float *buf, const float **ptr)
+{
+	int64_t size = cx_cpu_size(x->d.dtype);
+	const char *from = x->p + (q->b * st[0] + head * st[2]) * size;
 	for (int64_t n = 0; n < nk; n++) {
-		int64_t pos = base + n, row = q->k0 + pos;
-		const float *p;
-		if (a->table) {
-			int64_t pg = pos / a->page;
-			row = pg < a->n_pages ? a->table[pg * a->table_stride] : -1;
-			if (row >= 0) row = row * a->page + pos % a->page;
-			if (row >= a->n_slots) row = -1;
-		}
-		if (row < 0) {
-			memset(buf + n * pad, 0, (size_t)pad * sizeof *buf);
-			ptr[n] = buf + n * pad;
-			a->missing |= 1ull << n;
-			continue;
-		}
-		p = cx_row_load(buf + n * pad, cx_at_off(x, q->b * st[0] + row * st[1] + head * st[2]), x->d.dtype, 1, width);
-		if (p != buf + n * pad && width == pad) {
-			ptr[n] = p;
-			continue;
-		}
-		if (p != buf + n * pad) memcpy(buf + n * pad, p, (size_t)width * sizeof *buf);
-		memset(buf + n * pad + width, 0, (size_t)(pad - width) * sizeof *buf);
 		ptr[n] = buf + n * pad;
+		if (row[n] < 0) memset(buf + n * pad, 0, (size_t)width * sizeof *buf);
+		else if (x->d.dtype == CX_F32) ptr[n] = (const float *)(const void *)(from + row[n] * st[1] * 4);
+		else cx_row_load(buf + n * pad, from + row[n] * st[1] * size, x->d.dtype, 1, width);
 	}
 	for (int64_t j = nk; j < KB + 8; j++) ptr[j] = ptr[nk - 1];
 }
@@ -241,6 +253,7 @@ static void unit(attn *a, const seq *q, int64_t hk, int64_t r0, int64_t n)
 {
 	int64_t group = a->n_heads / a->n_kv_heads, first = INT64_MAX, last = 0;
 	const float *kp[KB + 8], *vp[KB + 8];
+	int64_t row[KB];
 	rows w = {.n = n};
 	for (int64_t i = 0; i < n; i++) {
 		int64_t t = q->q0 + (r0 + i) / group, h = hk * group + (r0 + i) % group;
@@ -263,8 +276,9 @@ static void unit(attn *a, const seq *q, int64_t hk, int64_t r0, int64_t n)
 	memset(a->ob, 0, (size_t)(n * a->dvp) * sizeof *a->ob);
 	for (int64_t base = first / KB * KB; base < last; base += KB) {
 		int64_t nk = last - base < KB ? last - base : KB;
-		stage(a, q, a->k, a->ks, hk, base, nk, a->d, a->dp, a->kb, kp);
-		stage(a, q, a->v, a->vs, hk, base, nk, a->dv, a->dvp, a->vb, vp);
+		locate(a, q, base, nk, row);
+		stage(q, a->k, a->ks, hk, row, nk, a->d, a->dp, a->kb, kp);
+		stage(q, a->v, a->vs, hk, row, nk, a->dv, a->dvp, a->vb, vp);
 		block(a, q, &w, base, nk, kp, vp);
 	}
 	for (int64_t i = 0; i < n; i++) {
