@@ -6,7 +6,8 @@
  * is only one head or one row; otherwise the pattern is left alone.
  *
  * A row of the mask that sees nothing gives NaN as softmax and 0 as attention. So a mask must be a constant, of
- * which every row is known to see something. */
+ * which every row is known to see something. Infinite q or k can still make a whole row of scores -inf; there the
+ * fused plan gives 0 where the graph gave NaN. */
 #include "graph/fuse.h"
 
 #include <math.h>

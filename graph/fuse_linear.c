@@ -199,7 +199,7 @@ void cx__fuse_linear(cx_fuser *f, uint32_t node)
 	s.norm = norm_of(f, &s);
 	s.y = s.a[0].y;
 	act = cx__fuse_reader(f, s.y);
-	if (act != CX_NO && is_activation(f->p->n[act].op)) {
+	if (act != CX_NO && is_activation(f->p->n[act].op) && f->p->n[act].in[0] == s.y) {
 		s.act = act;
 		s.y = f->p->n[act].out[0];
 	}

@@ -46,7 +46,7 @@ void cx__fuse_rope_kv(cx_fuser *f, uint32_t node)
 	for (uint32_t j = 3; j < rope->n_in; j++)
 		if (rope->in[j] != CX_NO) return; /* with tables */
 	next = cx__fuse_reader(f, rope->out[0]);
-	if (next != CX_NO && p->n[next].op == CX_OP_cast) {
+	if (next != CX_NO && p->n[next].op == CX_OP_cast && p->n[next].in[0] == rope->out[0]) {
 		cast = next;
 		next = cx__fuse_reader(f, p->n[cast].out[0]);
 	}
