@@ -60,7 +60,7 @@ TEST_LIB_SRC := $(filter-out $(TEST_SRC),$(wildcard tests/*.c))
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 BENCH_SRC := $(wildcard bench/bench_*.c)
 BENCH_LIB_SRC := $(filter-out $(BENCH_SRC),$(wildcard bench/*.c))
-HEADERS := $(filter-out backends/opencl/%,$(wildcard graph/*.h models/*/*.h backends/*/*.h))
+HEADERS := $(filter-out backends/opencl/% backends/vulkan/%,$(wildcard graph/*.h models/*/*.h backends/*/*.h))
 
 comma := ,
 have_h = $(if $(wildcard $(foreach d,/usr/include /usr/local/include,$(d)/$(1))),yes,no)
@@ -72,6 +72,14 @@ LIB_SRC += $(wildcard backends/opencl/*.c)
 LIB_GEN += $(BUILD)/gen/kernel_texts.o
 HEADERS += $(wildcard backends/opencl/*.h)
 endif
+# VULKAN=yes, no: by default, where its headers and glslangValidator are.  The loader is looked for at run time.
+GLSLANG := $(shell command -v glslangValidator 2>/dev/null)
+VULKAN ?= $(if $(GLSLANG),$(call have_h,vulkan/vulkan.h),no)
+ifeq ($(VULKAN),yes)
+CFLAGS_ALL += -DCX_HAVE_VULKAN=1 -I$(BUILD)
+LIB_SRC += $(wildcard backends/vulkan/*.c)
+HEADERS += $(wildcard backends/vulkan/*.h)
+endif
 
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(LIB_GEN) $(foreach i,$(ISAS),$(ISA_SRC:%.c=$(BUILD)/%.$(i).o))
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/%.o)
@@ -82,6 +90,7 @@ BENCH_LIB_OBJ := $(BENCH_LIB_SRC:%.c=$(BUILD)/%.o)
 
 NVCC := $(shell command -v nvcc 2>/dev/null)
 FOUND := cuda compiler: $(if $(NVCC),yes,no), vulkan headers: $(call have_h,vulkan/vulkan.h), \
+	glslangValidator: $(if $(GLSLANG),yes,no), \
 	opencl headers: $(call have_h,CL/cl.h), hdf5: $(if $(wildcard /usr/include/hdf5*),yes,no)
 
 .PHONY: all run test bench bench-quick lint format deps deps-install install docs help clean fuzz headers found
@@ -90,7 +99,7 @@ FOUND := cuda compiler: $(if $(NVCC),yes,no), vulkan headers: $(call have_h,vulk
 all: found $(BUILD)/cortex
 
 found:
-	@echo "backends: cpu ($(ISAS)),$(if $(LIB_GEN), opencl$(comma)) ref, null | optional, found here: $(FOUND)"
+	@echo "backends: cpu ($(ISAS)),$(if $(filter yes,$(VULKAN)), vulkan$(comma))$(if $(LIB_GEN), opencl$(comma)) ref, null | optional, found here: $(FOUND)"
 
 # ---- the two commands --------------------------------------------------------------------------
 # DATA=DIR or DATA=SPIKES.npy,KINEMATICS.npy decodes a recording; without it a session is simulated.
@@ -158,6 +167,19 @@ $(BUILD)/kernels/%.ptx: kernels/% $(KERNEL_DEPS)
 	$(Q)mkdir -p $(@D)
 	$(Q)echo "  NVCC    $<"
 	$(Q)$(NVCC) -arch=sm_80 -fmad=false -std=c++17 -I. -x cu -ptx -o $@ $<
+
+# Shaders become SPIR-V words in one header: gen/shaders.inc has an array spv_<name> per shaders/<name>.comp.
+SHADERS := $(wildcard shaders/*.comp)
+$(BUILD)/gen/ids.glsl: shaders/ids.def graph/ops.def graph/dtype.def
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) -E -P -x c -I. $< -o $@
+$(BUILD)/gen/%.spv.inc: shaders/%.comp $(BUILD)/gen/ids.glsl $(wildcard shaders/*.glsl) graph/scalar.def
+	$(Q)echo "  GLSL    $<"
+	$(Q)$(GLSLANG) -V --target-env vulkan1.2 -I. -I$(BUILD)/gen -x -o $@ $< >$@.log || { cat $@.log; rm -f $@; false; }
+$(BUILD)/gen/shaders.inc: $(SHADERS:shaders/%.comp=$(BUILD)/gen/%.spv.inc) Makefile
+	$(Q)for s in $(SHADERS:shaders/%.comp=%); do echo "static const uint32_t spv_$$s[] = {"; \
+		echo "#include \"gen/$$s.spv.inc\""; echo "};"; done >$@
+$(BUILD)/backends/vulkan/shaders.o: $(BUILD)/gen/shaders.inc
 
 # The ONNX cases are protobuf: only the test reads them.
 TEST_LIBS = -lz

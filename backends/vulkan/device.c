@@ -1,0 +1,216 @@
+/* device.c - opening a Vulkan device: what it must have, what it may have, queue, pools. */
+#include "backends/vulkan/vk.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* What the backend asks of a device, in one chain of structs. */
+typedef struct features {
+	VkPhysicalDeviceFeatures2 base;
+	VkPhysicalDeviceVulkan11Features v11;
+	VkPhysicalDeviceVulkan12Features v12;
+	VkPhysicalDeviceShaderIntegerDotProductFeatures idot;
+	VkPhysicalDeviceCooperativeMatrixFeaturesNV coop;
+} features;
+
+static bool has_extension(cx_vk_device *d, const char *name)
+{
+	VkExtensionProperties *list;
+	uint32_t n = 0, cap;
+	bool found = false;
+	if (d->vk.EnumerateDeviceExtensionProperties(d->gpu, NULL, &n, NULL) < 0) return false;
+	cap = n;
+	list = cx_calloc(d->alloc, cap + 1, sizeof *list);
+	if (list && d->vk.EnumerateDeviceExtensionProperties(d->gpu, NULL, &n, list) >= 0)
+		for (uint32_t i = 0; i < n; i++) found |= strcmp(list[i].extensionName, name) == 0;
+	cx_free(d->alloc, list, (cap + 1) * sizeof *list);
+	return found;
+}
+
+static void query(cx_vk_device *d)
+{
+	VkPhysicalDeviceMaintenance3Properties m3 = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES};
+	VkPhysicalDeviceSubgroupProperties sub = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES, &m3};
+	VkPhysicalDeviceFloatControlsProperties fc = {
+		VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FLOAT_CONTROLS_PROPERTIES, &sub};
+	VkPhysicalDeviceDriverProperties drv = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES, &fc};
+	VkPhysicalDeviceProperties2 p = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, &drv};
+	d->vk.GetPhysicalDeviceProperties2(d->gpu, &p);
+	d->vk.GetPhysicalDeviceMemoryProperties(d->gpu, &d->memory);
+	d->props = p.properties;
+	memcpy(d->uuid, p.properties.pipelineCacheUUID, sizeof d->uuid);
+	d->subgroup_size = sub.subgroupSize;
+	d->max_alloc = m3.maxMemoryAllocationSize;
+	d->max_range = p.properties.limits.maxStorageBufferRange;
+	/* Vulkan allows 2.5 units in the last place; software rasterisers use the processor's division. */
+	d->exact_div = drv.driverID == VK_DRIVER_ID_MESA_LLVMPIPE;
+	if (fc.shaderSignedZeroInfNanPreserveFloat32) d->float_modes |= CX_VK_MODE_NAN;
+	if (fc.shaderDenormPreserveFloat32) d->float_modes |= CX_VK_MODE_DENORM;
+	if (fc.shaderRoundingModeRTEFloat32) d->float_modes |= CX_VK_MODE_RTE;
+}
+
+static cx_status check(cx_vk_device *d, const features *f, cx_err *err)
+{
+	const VkPhysicalDeviceLimits *l = &d->props.limits;
+	const char *lacks = NULL;
+	if (d->props.apiVersion < VK_API_VERSION_1_2) lacks = "Vulkan 1.2";
+	else if (!f->v11.storageBuffer16BitAccess) lacks = "16-bit storage";
+	else if (!f->v12.storageBuffer8BitAccess) lacks = "8-bit storage";
+	else if (l->maxPerStageDescriptorStorageBuffers < CX_VK_TENSORS + 1) lacks = "14 storage buffers per shader";
+	else if (l->maxComputeWorkGroupInvocations < 128) lacks = "work groups of 128";
+	if (!lacks) return CX_OK;
+	return CX_FAIL(err, CX_ERR_DEVICE, "vulkan: %.80s lacks %s", d->props.deviceName, lacks);
+}
+
+static cx_status choose_queue(cx_vk_device *d, cx_err *err)
+{
+	VkQueueFamilyProperties q[32];
+	uint32_t n = 32;
+	d->vk.GetPhysicalDeviceQueueFamilyProperties(d->gpu, &n, q);
+	for (uint32_t i = 0; i < n; i++)
+		if (q[i].queueFlags & VK_QUEUE_COMPUTE_BIT) {
+			d->family = i;
+			return CX_OK;
+		}
+	return CX_FAIL(err, CX_ERR_DEVICE, "vulkan: %.80s has no compute queue", d->props.deviceName);
+}
+
+/* Chains what is there, asks for what is used. */
+static cx_status make_device(cx_vk_device *d, cx_err *err)
+{
+	float priority = 1;
+	VkDeviceQueueCreateInfo queue = {VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO, .queueCount = 1,
+		.pQueuePriorities = &priority};
+	VkDeviceCreateInfo info = {VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO, .queueCreateInfoCount = 1,
+		.pQueueCreateInfos = &queue};
+	const char *extensions[4];
+	uint32_t n = 0;
+	features have = {.base = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, &have.v11},
+		.v11 = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES, &have.v12},
+		.v12 = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES},
+		.idot = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES},
+		.coop = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_NV}}, use;
+	void **tail = &have.v12.pNext;
+	bool idot = d->props.apiVersion >= VK_API_VERSION_1_3 ||
+	            has_extension(d, VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME);
+	bool coop = has_extension(d, VK_NV_COOPERATIVE_MATRIX_EXTENSION_NAME);
+	cx_status st;
+	VkResult r;
+	if (idot) *tail = &have.idot, tail = &have.idot.pNext;
+	if (coop) *tail = &have.coop, tail = &have.coop.pNext;
+	d->vk.GetPhysicalDeviceFeatures2(d->gpu, &have.base);
+	if ((st = check(d, &have, err)) != CX_OK || (st = choose_queue(d, err)) != CX_OK) return st;
+	use = (features){.base = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, &use.v11},
+		.v11 = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES, &use.v12},
+		.v12 = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES},
+		.idot = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES},
+		.coop = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_NV}};
+	tail = &use.v12.pNext;
+	use.v11.storageBuffer16BitAccess = use.v12.storageBuffer8BitAccess = VK_TRUE;
+	use.base.features.shaderInt64 = have.base.features.shaderInt64;
+	use.base.features.shaderInt16 = have.base.features.shaderInt16;
+	use.v12.shaderFloat16 = have.v12.shaderFloat16;
+	use.v12.shaderInt8 = have.v12.shaderInt8;
+	use.v12.vulkanMemoryModel = have.v12.vulkanMemoryModel;
+	use.v12.vulkanMemoryModelDeviceScope = have.v12.vulkanMemoryModelDeviceScope;
+	d->has_int64 = have.base.features.shaderInt64;
+	d->has_idot = idot && have.idot.shaderIntegerDotProduct;
+	d->has_coopmat = coop && have.coop.cooperativeMatrix && have.v12.shaderFloat16 && have.v12.vulkanMemoryModel;
+	if (d->has_idot) {
+		use.idot.shaderIntegerDotProduct = VK_TRUE;
+		*tail = &use.idot, tail = &use.idot.pNext;
+		if (d->props.apiVersion < VK_API_VERSION_1_3)
+			extensions[n++] = VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME;
+	}
+	if (d->has_coopmat) {
+		use.coop.cooperativeMatrix = VK_TRUE;
+		*tail = &use.coop, tail = &use.coop.pNext;
+		extensions[n++] = VK_NV_COOPERATIVE_MATRIX_EXTENSION_NAME;
+	}
+	info.pNext = &use.base;
+	info.enabledExtensionCount = n;
+	info.ppEnabledExtensionNames = extensions;
+	queue.queueFamilyIndex = d->family;
+	r = d->vk.CreateDevice(d->gpu, &info, NULL, &d->dev);
+	return r == VK_SUCCESS ? CX_OK : cx__vk_fail(d, r, "the device does not open", err);
+}
+
+static cx_status make_queue(cx_vk_device *d, cx_err *err)
+{
+	VkCommandPoolCreateInfo pool = {VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
+		.flags = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT, .queueFamilyIndex = d->family};
+	VkCommandBufferAllocateInfo cmd = {VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+		.level = VK_COMMAND_BUFFER_LEVEL_PRIMARY, .commandBufferCount = 1};
+	VkFenceCreateInfo fence = {VK_STRUCTURE_TYPE_FENCE_CREATE_INFO};
+	VkResult r;
+#define X(name)                                                                                    \
+	d->vk.name = (PFN_vk##name)d->vk.GetDeviceProcAddr(d->dev, "vk" #name);                        \
+	if (!d->vk.name) return CX_FAIL(err, CX_ERR_DEVICE, "vulkan: the driver has no vk" #name);
+	CX_VK_DEVICE_FNS(X)
+#undef X
+	d->vk.GetDeviceQueue(d->dev, d->family, 0, &d->queue);
+	r = d->vk.CreateCommandPool(d->dev, &pool, NULL, &d->pool);
+	cmd.commandPool = d->pool;
+	if (r == VK_SUCCESS) r = d->vk.AllocateCommandBuffers(d->dev, &cmd, &d->copy_cmd);
+	if (r == VK_SUCCESS) r = d->vk.CreateFence(d->dev, &fence, NULL, &d->fence);
+	if (r != VK_SUCCESS) return cx__vk_fail(d, r, "no command pool or fence", err);
+	return CX_OK;
+}
+
+/* Integrated and software devices share the host's memory: one copy serves both. */
+static bool is_unified(const cx_vk_device *d)
+{
+	VkMemoryPropertyFlags want = VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT | VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT |
+	                             VK_MEMORY_PROPERTY_HOST_COHERENT_BIT | VK_MEMORY_PROPERTY_HOST_CACHED_BIT;
+	if (d->props.deviceType == VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU) return false;
+	for (uint32_t i = 0; i < d->memory.memoryTypeCount; i++)
+		if ((d->memory.memoryTypes[i].propertyFlags & want) == want) return true;
+	return false;
+}
+
+cx_status cx__vk_open(cx_runtime *rt, int index, cx_device **out, cx_err *err)
+{
+	const cx_alloc *alloc = &cx_runtime_config(rt)->alloc;
+	cx_vk_device *d = cx_calloc(alloc, 1, sizeof *d);
+	cx_status st;
+	*out = NULL;
+	if (!d) return CX_FAIL(err, CX_ERR_MEMORY, "no memory for device vulkan:%d", index);
+	d->base.backend = &cx__backend_vulkan;
+	d->base.rt = rt;
+	d->alloc = alloc;
+	if ((st = cx__vk_instance(d, index, err)) != CX_OK) goto fail;
+	query(d);
+	if ((st = make_device(d, err)) != CX_OK) goto fail;
+	if ((st = make_queue(d, err)) != CX_OK) goto fail;
+	d->unified = is_unified(d);
+	snprintf(d->base.name, sizeof d->base.name, "vulkan:%d %.70s", index, d->props.deviceName);
+	st = cx__vk_memory_make(d, CX_VK_STAGING, true, &d->staging, err);
+	if (st != CX_OK) goto fail;
+	cx__vk_cache_load(d);
+	*out = &d->base;
+	return CX_OK;
+fail:
+	cx__vk_close(&d->base);
+	return st;
+}
+
+void cx__vk_close(cx_device *dev)
+{
+	cx_vk_device *d = (cx_vk_device *)dev;
+	const cx_alloc *alloc;
+	if (!d) return;
+	alloc = d->alloc;
+	if (d->dev && d->vk.DestroyDevice) {
+		if (d->pool) {
+			d->vk.DeviceWaitIdle(d->dev);
+			cx__vk_cache_save(d);
+			cx__vk_pipelines_free(d);
+			cx__vk_memory_free(d, &d->staging);
+			if (d->fence) d->vk.DestroyFence(d->dev, d->fence, NULL);
+			d->vk.DestroyCommandPool(d->dev, d->pool, NULL);
+		}
+		d->vk.DestroyDevice(d->dev, NULL);
+	}
+	cx__vk_instance_close(d);
+	cx_free(alloc, d, sizeof *d);
+}

@@ -1,0 +1,186 @@
+/* launch_prod.c - matmul and linear. */
+#include "backends/vulkan/emit.h"
+
+#include <string.h>
+
+enum { LOCAL = 64, ABSENT = 99, FEW_ROWS = 8 };
+
+/* One product: y [.., m, n] = x [.., m, k] w [.., n, k]', all of rank 2 or of one common rank with the batch in front. */
+typedef struct product {
+	cx_operand y, x, w;
+	cx_operand bias, residual, factor; /* dtype CX_DTYPE_COUNT: absent */
+	cx_op act;
+	bool after;
+} product;
+
+static bool there(const cx_operand *o) { return o->desc.dtype != CX_DTYPE_COUNT; }
+static uint32_t dtype_or_absent(const cx_operand *o) { return there(o) ? (uint32_t)o->desc.dtype : ABSENT; }
+
+static void emit_piece(cx_vk_emit *e, const product *p)
+{
+	int32_t r = p->y.desc.rank;
+	int64_t m = p->y.desc.dim[r - 2], n = p->y.desc.dim[r - 1], k = p->x.desc.dim[r - 1], batch = 1;
+	bool few = m <= FEW_ROWS;
+	uint32_t rows = few ? (m > 4 ? 8 : m > 2 ? 4 : m > 1 ? 2 : 1) : 4, cols = few ? 1 : 4;
+	int64_t per_n = few ? 8 : 8 * cols, per_m = few ? rows : 8 * rows;
+	cx_vk_dispatch *d = cx__vk_begin(e, CX_SHADER_prod, LOCAL);
+	for (int32_t i = 0; i + 2 < r; i++) batch *= p->y.desc.dim[i];
+	d->after = p->after;
+	cx__vk_spec(d, (uint32_t)p->y.desc.dtype);
+	cx__vk_spec(d, (uint32_t)p->x.desc.dtype);
+	cx__vk_spec(d, (uint32_t)p->w.desc.dtype);
+	cx__vk_spec(d, dtype_or_absent(&p->bias));
+	cx__vk_spec(d, dtype_or_absent(&p->residual));
+	cx__vk_spec(d, dtype_or_absent(&p->factor));
+	cx__vk_spec(d, (uint32_t)p->act);
+	cx__vk_spec(d, rows);
+	cx__vk_spec(d, cols);
+	cx__vk_spec(d, few ? 8 : 1);
+	cx__vk_spec(d, batch != 1);
+	cx__vk_spec(d, k % 8 != 0);
+	cx__vk_bind(e, d, 0, &p->y, CX_VK_WRITE, 0);
+	cx__vk_bind(e, d, 1, &p->x, CX_VK_READ, 0);
+	cx__vk_bind(e, d, 2, &p->w, CX_VK_READ, 0);
+	if (there(&p->bias)) cx__vk_bind(e, d, 4, &p->bias, CX_VK_READ, 0);
+	if (there(&p->residual)) cx__vk_bind(e, d, 5, &p->residual, CX_VK_READ, 0);
+	if (there(&p->factor)) cx__vk_bind(e, d, 6, &p->factor, CX_VK_READ, 0);
+	d->p.i[0] = (cx_i32)m;
+	d->p.i[1] = (cx_i32)n;
+	d->p.i[2] = (cx_i32)k;
+	d->p.i[3] = (cx_i32)((n + per_n - 1) / per_n);
+	d->p.i[4] = (cx_i32)((m + per_m - 1) / per_m);
+	cx__vk_groups(d, (uint64_t)(batch * d->p.i[3] * d->p.i[4]));
+}
+
+static cx_operand rows_if(const cx_operand *o, int32_t axis, int64_t first, int64_t n)
+{
+	return there(o) ? cx__vk_rows(o, axis, first, n) : *o;
+}
+
+/* In pieces: rows of w (columns of y) and rows of x, where a tensor is larger than a descriptor. */
+static void emit_product(cx_vk_emit *e, const product *p)
+{
+	int32_t r = p->y.desc.rank;
+	const cx_desc *w = &p->w.desc, *y = &p->y.desc, *x = &p->x.desc;
+	int64_t m = y->dim[r - 2], n = y->dim[r - 1], pm, pn, t;
+	if (cx__desc_elems(y) == 0) return;
+	pn = cx__vk_piece(e->dev, &w, 1, r - 2);
+	pm = cx__vk_piece(e->dev, &y, 1, r - 2);
+	t = cx__vk_piece(e->dev, &x, 1, r - 2);
+	if (t < pm) pm = t;
+	CX_ASSERT(pm > 0 && pn > 0);
+	for (int64_t m0 = 0; m0 < m; m0 += pm)
+		for (int64_t n0 = 0; n0 < n; n0 += pn) {
+			product part = *p;
+			int64_t mm = m - m0 < pm ? m - m0 : pm, nn = n - n0 < pn ? n - n0 : pn;
+			part.y = cx__vk_rows(&p->y, r - 2, m0, mm);
+			part.y = cx__vk_rows(&part.y, r - 1, n0, nn);
+			part.x = cx__vk_rows(&p->x, r - 2, m0, mm);
+			part.w = cx__vk_rows(&p->w, r - 2, n0, nn);
+			if (there(&p->bias)) part.bias = cx__vk_rows(&p->bias, 0, n0, nn);
+			part.residual = rows_if(&p->residual, r - 2, m0, mm);
+			part.residual = rows_if(&part.residual, r - 1, n0, nn);
+			part.factor = rows_if(&p->factor, r - 2, m0, mm);
+			part.factor = rows_if(&part.factor, r - 1, n0, nn);
+			emit_piece(e, &part);
+			if (p->w.desc.dtype == CX_I8C) {
+				cx_operand scales = cx__vk_i8c_scales(&p->w, n0);
+				cx__vk_bind(e, &e->d[e->n ? e->n - 1 : 0], 3, &scales, CX_VK_READ, 0);
+			}
+		}
+}
+
+/* ---- matmul ---- */
+
+static void swap_last(cx_desc *d)
+{
+	int64_t dim = d->dim[d->rank - 1], stride = d->stride[d->rank - 1];
+	d->dim[d->rank - 1] = d->dim[d->rank - 2];
+	d->stride[d->rank - 1] = d->stride[d->rank - 2];
+	d->dim[d->rank - 2] = dim;
+	d->stride[d->rank - 2] = stride;
+}
+
+/* Puts the leading axes of d under those of y, 0 strides where it is broadcast; the last two stay. */
+static void lead_like(cx_desc *d, const cx_desc *y)
+{
+	int64_t dim[CX_MAX_RANK];
+	memcpy(dim, y->dim, sizeof dim);
+	dim[y->rank - 2] = d->dim[d->rank - 2];
+	dim[y->rank - 1] = d->dim[d->rank - 1];
+	cx_desc was = *d;
+	cx__vk_in_space(d, y->rank, dim);
+	for (int32_t i = 1; i <= 2; i++) d->stride[y->rank - i] = was.stride[was.rank - i];
+}
+
+static product product_of_matmul(const cx_attr_matmul *at, const cx_operand *in, const cx_operand *out)
+{
+	product p = {.y = out[0], .x = in[0], .w = in[1]};
+	p.bias.desc.dtype = p.residual.desc.dtype = p.factor.desc.dtype = CX_DTYPE_COUNT;
+	if (at->trans_a) swap_last(&p.x.desc);
+	if (!at->trans_b) swap_last(&p.w.desc);
+	lead_like(&p.x.desc, &p.y.desc);
+	lead_like(&p.w.desc, &p.y.desc);
+	return p;
+}
+
+void cx__vk_launch_matmul(cx_vk_emit *e)
+{
+	product p = product_of_matmul(e->step->attr, e->step->in, e->step->out);
+	emit_product(e, &p);
+}
+
+/* ---- linear ---- */
+
+/* [.., cols] as [rows, cols]; the operand is dense. */
+static cx_operand as_rows(const cx_operand *o)
+{
+	cx_operand m = *o;
+	int64_t cols = o->desc.dim[o->desc.rank - 1], rows = 1;
+	for (int32_t i = 0; i + 1 < o->desc.rank; i++) rows *= o->desc.dim[i];
+	m.desc = (cx_desc){o->desc.dtype, 2, {rows, cols}, {cols, 1}};
+	return m;
+}
+
+static uint64_t padded(uint64_t n) { return (n + 255) & ~(uint64_t)255; }
+
+/* Scratch: the normed x, then the factor of a gated product, both in x's dtype. */
+uint64_t cx__vk_linear_scratch(const cx_device *dev, const cx_kernel_key *key)
+{
+	const cx_attr_linear *at = key->attr;
+	uint64_t n = 0;
+	(void)dev;
+	if (at->norm) n += padded((uint64_t)cx__desc_elems(&key->in[0]) * cx__vk_size(key->in[0].dtype));
+	if (at->glu) n += padded((uint64_t)cx__desc_elems(&key->out[0]) * cx__vk_size(key->out[0].dtype));
+	return n;
+}
+
+void cx__vk_launch_linear(cx_vk_emit *e)
+{
+	const cx_step *s = e->step;
+	const cx_attr_linear *at = s->attr;
+	const cx_operand *w = s->in + 1 + at->norm_in, *bias = w + at->n_w;
+	cx_operand x = as_rows(&s->in[0]), h = x, factor;
+	uint64_t used = 0;
+	if (at->norm) {
+		h = cx__vk_scratch(s, 0, x.desc.dtype, x.desc.dim[0], x.desc.dim[1]);
+		used = padded((uint64_t)cx__desc_elems(&x.desc) * cx__vk_size(x.desc.dtype));
+		cx__vk_norm(e, at->norm == 1 ? 1 : 0, &h, NULL, &x, NULL, at->norm_in > 0 ? &s->in[1] : NULL,
+			at->norm_in > 1 ? &s->in[2] : NULL, at->plus_one, at->eps);
+	}
+	for (int64_t j = 0; j < at->n_w; j++) {
+		int64_t i = at->glu ? 1 - j : j; /* the factor first */
+		product p = {.x = h, .w = w[i], .act = at->glu && i == 1 ? CX_OP_input : (cx_op)at->act};
+		p.bias.desc.dtype = p.residual.desc.dtype = p.factor.desc.dtype = CX_DTYPE_COUNT;
+		p.y = as_rows(&s->out[at->glu ? 0 : i]);
+		if (at->bias) p.bias = bias[i];
+		if (at->glu && i == 1) {
+			factor = cx__vk_scratch(s, used, p.y.desc.dtype, p.y.desc.dim[0], p.y.desc.dim[1]);
+			p.y = factor;
+		}
+		if (at->glu && i == 0) p.factor = factor;
+		if (at->residual && i == 0) p.residual = as_rows(&s->in[s->n_in - 1]);
+		p.after = (at->norm && j == 0) || (at->glu && j == 1);
+		emit_product(e, &p);
+	}
+}

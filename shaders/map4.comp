@@ -1,0 +1,7 @@
+/* map4.comp - elementwise programs of up to 4 instruction(s): map.glsl. */
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#define CX_MAP_OUT 4
+#define CX_MAP_IN 8
+#define CX_MAP_MAX 4
+#include "shaders/map.glsl"
