@@ -17,7 +17,8 @@ static const void *give_leaf(void *ctx, const cx_graph *g, uint32_t id)
 {
 	step_values *v = ctx;
 	uint64_t bytes = 0;
-	assert_true(cx_dtype_bytes(g->nodes[id].desc.dtype, g->nodes[id].desc.rank, g->nodes[id].desc.dim, &bytes));
+	assert_true(cx_dtype_bytes(
+		g->nodes[id].desc.dtype, g->nodes[id].desc.rank, g->nodes[id].desc.dim, &bytes));
 	if (!v->value[id]) {
 		v->value[id] = calloc(1, bytes + 64);
 		v->bytes[id] = bytes;
@@ -36,7 +37,8 @@ static void take_node(void *ctx, const cx_graph *g, uint32_t id, const void *dat
 	if (bytes) memcpy(v->value[id], data, bytes);
 }
 
-void step_values_make(step_values *v, const cx_graph *g, void (*fill)(void *, uint32_t, void *, uint64_t), void *ctx)
+void step_values_make(
+	step_values *v, const cx_graph *g, void (*fill)(void *, uint32_t, void *, uint64_t), void *ctx)
 {
 	cx_err err = {0};
 	cx_ref_io io = {v, give_leaf, take_node, NULL};
@@ -44,7 +46,8 @@ void step_values_make(step_values *v, const cx_graph *g, void (*fill)(void *, ui
 	v->value = calloc(g->n_nodes, sizeof *v->value);
 	v->bytes = calloc(g->n_nodes, sizeof *v->bytes);
 	for (uint32_t i = 0; i < g->n_nodes; i++)
-		if (cx__ops[g->nodes[i].op].kind == CX_KIND_LEAF && g->nodes[i].op != CX_OP_const) give_leaf(v, g, i);
+		if (cx__ops[g->nodes[i].op].kind == CX_KIND_LEAF && g->nodes[i].op != CX_OP_const)
+			give_leaf(v, g, i);
 	if (cx__ref_eval(g, NULL, &io, &err) != CX_OK) fail_msg("reference: %s", err.msg);
 }
 
@@ -73,7 +76,8 @@ static uint32_t guarded(rig *r, const void *data, uint64_t bytes)
 	cx_err err = {0};
 	char guard[GUARD];
 	assert_true(r->n_bufs < MAX_BUF);
-	if (r->dev->backend->alloc(r->dev, bytes + 2 * GUARD, NULL, &r->bufs[r->n_bufs], &err) != CX_OK) fail_msg("%s", err.msg);
+	if (r->dev->backend->alloc(r->dev, bytes + 2 * GUARD, NULL, &r->bufs[r->n_bufs], &err) != CX_OK)
+		fail_msg("%s", err.msg);
 	memset(guard, 0x5a, sizeof guard);
 	r->dev->backend->write(r->bufs[r->n_bufs], 0, guard, GUARD, &err);
 	r->dev->backend->write(r->bufs[r->n_bufs], GUARD + bytes, guard, GUARD, &err);
@@ -88,9 +92,12 @@ static void check_guards(const rig *r)
 	cx_err err = {0};
 	for (uint32_t i = 1; i < r->n_bufs; i++)
 		for (int side = 0; side < 2; side++) {
-			r->dev->backend->read(r->bufs[i], side ? r->bufs[i]->bytes - GUARD : 0, guard, GUARD, &err);
+			r->dev->backend->read(
+				r->bufs[i], side ? r->bufs[i]->bytes - GUARD : 0, guard, GUARD, &err);
 			for (int j = 0; j < GUARD; j++)
-				if (guard[j] != 0x5a) fail_msg("the kernel wrote outside buffer %u, %s it", i, side ? "after" : "before");
+				if (guard[j] != 0x5a)
+					fail_msg(
+						"the kernel wrote outside buffer %u, %s it", i, side ? "after" : "before");
 		}
 }
 
@@ -118,7 +125,7 @@ static void add_operand(rig *r, const step_values *v, uint32_t id, bool dense)
 	}
 	o->buf = guarded(r, v->value[n->root], v->bytes[n->root]);
 	o->off = GUARD + (uint64_t)n->view_off / (uint64_t)cx_dtype_get(n->desc.dtype)->block_elems *
-		(uint64_t)cx_dtype_get(n->desc.dtype)->block_bytes;
+						 (uint64_t)cx_dtype_get(n->desc.dtype)->block_bytes;
 }
 
 static void keys_of(const rig *r, cx_desc *in, cx_desc *out)
@@ -128,7 +135,8 @@ static void keys_of(const rig *r, cx_desc *in, cx_desc *out)
 }
 
 /* Buffers of operands and outputs for node n; false: inplace does not apply. */
-static bool lay_out(rig *r, const step_values *v, const cx_node *n, uint32_t id, int inplace, bool dense)
+static bool lay_out(
+	rig *r, const step_values *v, const cx_node *n, uint32_t id, int inplace, bool dense)
 {
 	for (uint32_t j = 0; j < n->n_in; j++) {
 		bool aliased = false;
@@ -146,8 +154,8 @@ static bool lay_out(rig *r, const step_values *v, const cx_node *n, uint32_t id,
 			y->buf = r->in[alias].buf;
 		} else if (o == 0 && inplace >= 0) {
 			if ((uint32_t)inplace >= r->n_in || r->in[inplace].buf == CX_BUF_NONE ||
-			    !cx__desc_is_dense(&r->in[inplace].desc) || r->in[inplace].off != GUARD ||
-			    dense_bytes(&y->desc) != r->bufs[r->in[inplace].buf]->bytes - 2 * GUARD)
+				!cx__desc_is_dense(&r->in[inplace].desc) || r->in[inplace].off != GUARD ||
+				dense_bytes(&y->desc) != r->bufs[r->in[inplace].buf]->bytes - 2 * GUARD)
 				return false;
 			y->buf = r->in[inplace].buf;
 		} else {
@@ -163,19 +171,31 @@ static void drop(rig *r)
 	*r = (rig){.dev = r->dev};
 }
 
-static void launch(rig *r, const cx_node *n, const cx_kernel *kernel, const cx_kernel_key *key, uint32_t id)
+static void launch(
+	rig *r, const cx_node *n, const cx_kernel *kernel, const cx_kernel_key *key, uint32_t id)
 {
 	const cx_backend *b = r->dev->backend;
 	cx_err err = {0};
 	cx_program *prog = NULL;
-	cx_step step = {.kernel = kernel, .op = (cx_op)n->op, .attr = n->attr, .prog = n->prog, .n_in = r->n_in,
-		.n_out = r->n_out, .in = r->in, .out = r->out, .node = id};
+	cx_step step = {.kernel = kernel,
+		.op = (cx_op)n->op,
+		.attr = n->attr,
+		.prog = n->prog,
+		.n_in = r->n_in,
+		.n_out = r->n_out,
+		.in = r->in,
+		.out = r->out,
+		.node = id};
 	cx_bindings binds;
 	step.scratch_bytes = kernel->scratch ? kernel->scratch(r->dev, key) : 0;
-	if (b->alloc(r->dev, step.scratch_bytes + GUARD, NULL, &r->bufs[0], &err) != CX_OK) fail_msg("%s", err.msg);
-	for (int i = 0; i < GUARD; i += 8) b->write(r->bufs[0], step.scratch_bytes + (uint64_t)i, "\x5a\x5a\x5a\x5a\x5a\x5a\x5a\x5a", 8, &err);
+	if (b->alloc(r->dev, step.scratch_bytes + GUARD, NULL, &r->bufs[0], &err) != CX_OK)
+		fail_msg("%s", err.msg);
+	for (int i = 0; i < GUARD; i += 8)
+		b->write(r->bufs[0], step.scratch_bytes + (uint64_t)i, "\x5a\x5a\x5a\x5a\x5a\x5a\x5a\x5a",
+			8, &err);
 	binds = (cx_bindings){r->bufs, r->n_bufs};
-	if (b->compile(r->dev, &step, 1, &binds, &prog, &err) != CX_OK) fail_msg("compile: %s", err.msg);
+	if (b->compile(r->dev, &step, 1, &binds, &prog, &err) != CX_OK)
+		fail_msg("compile: %s", err.msg);
 	if (b->submit(prog, 0, 1, &err) != CX_OK) fail_msg("submit: %s", err.msg);
 	if (b->wait(r->dev, &err) != CX_OK) fail_msg("wait: %s", err.msg);
 	b->discard(prog);
@@ -183,11 +203,14 @@ static void launch(rig *r, const cx_node *n, const cx_kernel *kernel, const cx_k
 	for (int i = 0; i < GUARD; i++) {
 		char c = 0;
 		b->read(r->bufs[0], step.scratch_bytes + (uint64_t)i, &c, 1, &err);
-		if (c != 0x5a) fail_msg("%s wrote past its scratch of %llu bytes", kernel->name, (unsigned long long)step.scratch_bytes);
+		if (c != 0x5a)
+			fail_msg("%s wrote past its scratch of %llu bytes", kernel->name,
+				(unsigned long long)step.scratch_bytes);
 	}
 }
 
-void step_run(cx_device *dev, const step_values *v, uint32_t id, int inplace, int flags, step_result *res)
+void step_run(
+	cx_device *dev, const step_values *v, uint32_t id, int inplace, int flags, step_result *res)
 {
 	const cx_node *n = &v->g->nodes[id];
 	rig r = {.dev = dev};
@@ -204,7 +227,8 @@ void step_run(cx_device *dev, const step_values *v, uint32_t id, int inplace, in
 		key = (cx_kernel_key){(cx_op)n->op, n->attr, n->prog, in, r.n_in, out, r.n_out};
 		res->kernel = dev->backend->find(dev, &key);
 		res->copied = dense;
-		if (inplace >= 0 && res->kernel && !(res->kernel->inplace >> inplace & 1)) res->kernel = NULL;
+		if (inplace >= 0 && res->kernel && !(res->kernel->inplace >> inplace & 1))
+			res->kernel = NULL;
 		if (res->kernel) break;
 	}
 	if (res->kernel) {
@@ -213,7 +237,8 @@ void step_run(cx_device *dev, const step_values *v, uint32_t id, int inplace, in
 		for (uint32_t o = 0; o < r.n_out; o++) {
 			res->bytes[o] = dense_bytes(&r.out[o].desc);
 			res->out[o] = calloc(1, res->bytes[o] + 64);
-			if (dev->backend->read(r.bufs[r.out[o].buf], r.out[o].off, res->out[o], res->bytes[o], &err) != CX_OK)
+			if (dev->backend->read(
+					r.bufs[r.out[o].buf], r.out[o].off, res->out[o], res->bytes[o], &err) != CX_OK)
 				fail_msg("%s", err.msg);
 		}
 	}
@@ -231,14 +256,17 @@ void step_result_free(step_result *r)
 static double number(cx_dtype t, const void *p, int64_t i)
 {
 	if (t == CX_F32) return ((const float *)p)[i];
-	return t == CX_F16 ? cx_f16_to_f32(((const uint16_t *)p)[i]) : cx_bf16_to_f32(((const uint16_t *)p)[i]);
+	return t == CX_F16 ? cx_f16_to_f32(((const uint16_t *)p)[i])
+					   : cx_bf16_to_f32(((const uint16_t *)p)[i]);
 }
 
 double step_nmse(cx_dtype dtype, const void *want, const void *got, int64_t n)
 {
 	double err = 0, ref = 0;
 	if (cx_dtype_get(dtype)->cls != CX_CLASS_FLOAT)
-		return memcmp(want, got, (size_t)n * (size_t)cx_dtype_get(dtype)->block_bytes) == 0 ? 0 : INFINITY;
+		return memcmp(want, got, (size_t)n * (size_t)cx_dtype_get(dtype)->block_bytes) == 0
+				   ? 0
+				   : INFINITY;
 	for (int64_t i = 0; i < n; i++) {
 		double a = number(dtype, want, i), b = number(dtype, got, i);
 		if (isnan(a) && isnan(b)) continue;
@@ -255,7 +283,9 @@ bool step_same(cx_dtype dtype, const void *a, const void *b, int64_t n, int64_t 
 	size_t size = (size_t)cx_dtype_get(dtype)->block_bytes;
 	bool is_float = cx_dtype_get(dtype)->cls == CX_CLASS_FLOAT;
 	for (int64_t i = 0; i < n; i++) {
-		if (memcmp((const char *)a + (size_t)i * size, (const char *)b + (size_t)i * size, size) == 0) continue;
+		if (memcmp((const char *)a + (size_t)i * size, (const char *)b + (size_t)i * size, size) ==
+			0)
+			continue;
 		if (is_float && isnan(number(dtype, a, i)) && isnan(number(dtype, b, i))) continue;
 		*at = i;
 		return false;

@@ -1,8 +1,9 @@
 /* test_cpu_rows.c - what a row of the cpu backend's results does not depend on: the rows beside it.
  *
- * Row by row against all at once, bit for bit; prompts in chunks of 1, 3, 64 and whole through attention, paged attention
- * (with NaN where later keys will come), conv1d, delta_rule and scan, which carry their states; and a submit that
- * allocates nothing. On every instruction set of this machine, with 1 and 3 threads. */
+ * Row by row against all at once, bit for bit; prompts in chunks of 1, 3, 64 and whole through
+ * attention, paged attention (with NaN where later keys will come), conv1d, delta_rule and scan,
+ * which carry their states; and a submit that allocates nothing. On every instruction set of this
+ * machine, with 1 and 3 threads. */
 #include "tests/cpu_run.h"
 #include "tests/rng.h"
 
@@ -46,7 +47,7 @@ static int close_devices(void **state)
 	return 0;
 }
 
-/* ---- a graph on given bytes ------------------------------------------------------------------------------------ */
+/* ---- a graph on given bytes ---- */
 
 enum { MAX_LEAVES = 12 };
 typedef struct sheet {
@@ -108,11 +109,12 @@ static void expect_bits(const void *want, const void *got, size_t bytes, const c
 {
 	for (size_t i = 0; i < bytes / 4; i++)
 		if (memcmp((const char *)want + 4 * i, (const char *)got + 4 * i, 4) != 0)
-			fail_msg("%s on %s: word %zu of %zu is %g, alone %g", what, cx_device_name(devices[dev]), i, bytes / 4,
-				(double)((const float *)want)[i], (double)((const float *)got)[i]);
+			fail_msg("%s on %s: word %zu of %zu is %g, alone %g", what,
+				cx_device_name(devices[dev]), i, bytes / 4, (double)((const float *)want)[i],
+				(double)((const float *)got)[i]);
 }
 
-/* ---- row ops ------------------------------------------------------------------------------------------------------ */
+/* ---- row ops ---- */
 
 enum { ROWS = 13, COLS = 1027, OUT = 70 };
 
@@ -120,7 +122,12 @@ typedef cx_tensor row_op(sheet *s, cx_tensor x);
 static float *vec_w, *vec_b, *mat_w;
 static char *mat_q;
 
-#define ROW_OP(name, expr) static cx_tensor row_##name(sheet *s, cx_tensor x) { (void)s; return expr; }
+#define ROW_OP(name, expr)                                                                         \
+	static cx_tensor row_##name(sheet *s, cx_tensor x)                                             \
+	{                                                                                              \
+		(void)s;                                                                                   \
+		return expr;                                                                               \
+	}
 #define W1 put(s, CX_F32, vec_w, cx_list_of(1, COLS))
 #define B1 put(s, CX_F32, vec_b, cx_list_of(1, COLS))
 ROW_OP(softmax, cx_softmax(s->g, x, NULL))
@@ -137,7 +144,8 @@ static cx_tensor row_layernorm(sheet *s, cx_tensor x)
 }
 static cx_tensor row_matmul(sheet *s, cx_tensor x)
 {
-	return cx_matmul(s->g, x, put(s, CX_F32, mat_w, cx_list_of(2, OUT, COLS)), &(cx_attr_matmul){.trans_b = true});
+	return cx_matmul(s->g, x, put(s, CX_F32, mat_w, cx_list_of(2, OUT, COLS)),
+		&(cx_attr_matmul){.trans_b = true});
 }
 static cx_tensor row_linear(sheet *s, cx_tensor x)
 {
@@ -153,9 +161,12 @@ static cx_tensor row_linear(sheet *s, cx_tensor x)
 
 static void test_rows(void **state)
 {
-	static const struct { const char *name; row_op *op; } ops[] = {{"softmax", row_softmax}, {"log_softmax", row_log_softmax},
-		{"l2norm", row_l2norm}, {"rmsnorm", row_rmsnorm}, {"layernorm", row_layernorm}, {"sum", row_sum}, {"gelu", row_gelu},
-		{"cumsum", row_cumsum}, {"matmul", row_matmul}, {"linear", row_linear}};
+	static const struct {
+		const char *name;
+		row_op *op;
+	} ops[] = {{"softmax", row_softmax}, {"log_softmax", row_log_softmax}, {"l2norm", row_l2norm},
+		{"rmsnorm", row_rmsnorm}, {"layernorm", row_layernorm}, {"sum", row_sum},
+		{"gelu", row_gelu}, {"cumsum", row_cumsum}, {"matmul", row_matmul}, {"linear", row_linear}};
 	float *x = numbers((int64_t)ROWS * COLS, 5, -2, 2);
 	(void)state;
 	vec_w = numbers(COLS, 6, -1, 1);
@@ -173,8 +184,11 @@ static void test_rows(void **state)
 				size_t row = all.bytes[0] / ROWS;
 				step_result one;
 				s = sheet_new();
-				one = run(&s, ops[k].op(&s, put(&s, CX_F32, x + r * COLS, cx_list_of(2, (int)n, COLS))), devices[d]);
-				expect_bits((char *)all.out[0] + (size_t)r * row, one.out[0], (size_t)n * row, ops[k].name, d);
+				one = run(&s,
+					ops[k].op(&s, put(&s, CX_F32, x + r * COLS, cx_list_of(2, (int)n, COLS))),
+					devices[d]);
+				expect_bits((char *)all.out[0] + (size_t)r * row, one.out[0], (size_t)n * row,
+					ops[k].name, d);
 				step_result_free(&one);
 			}
 			step_result_free(&all);
@@ -200,7 +214,10 @@ static void test_quantised_rows(void **state)
 			sheet s = sheet_new();
 			cx_tensor a, b;
 			assert_true(cx_quant_row(types[q], w, mat_q, (int64_t)N * K));
-			if (!devices[d]) { cx_graph_free(s.g); continue; }
+			if (!devices[d]) {
+				cx_graph_free(s.g);
+				continue;
+			}
 			a = put(&s, CX_F32, x, cx_list_of(2, M, K));
 			b = cx_weight(s.g, "w", types[q], 2, (int64_t[]){N, K});
 			s.data[b.id] = mat_q;
@@ -211,7 +228,8 @@ static void test_quantised_rows(void **state)
 				b = cx_weight(s.g, "w", types[q], 2, (int64_t[]){N, K});
 				s.data[b.id] = mat_q;
 				one = run(&s, cx_matmul(s.g, a, b, &at), devices[d]);
-				expect_bits((char *)all.out[0] + (size_t)r * N * 4, one.out[0], N * 4, cx_dtype_get(types[q])->name, d);
+				expect_bits((char *)all.out[0] + (size_t)r * N * 4, one.out[0], N * 4,
+					cx_dtype_get(types[q])->name, d);
 				step_result_free(&one);
 			}
 			step_result_free(&all);
@@ -221,13 +239,14 @@ static void test_quantised_rows(void **state)
 	free(mat_q);
 }
 
-/* ---- prompts in chunks ----------------------------------------------------------------------------------------- */
+/* ---- prompts in chunks ---- */
 
 enum { T = 150, H = 6, HK = 2, D = 40, PAGE = 16, PAGES = 10 };
 static const int chunks[] = {1, 3, 64, T};
 
 /* Attention over rows [a, b) of the prompt; keys of later rows are NaN or not there. */
-static step_result attend(cx_device *dev, bool paged, const float *q, const float *k, const float *v, int a, int b, int window)
+static step_result attend(cx_device *dev, bool paged, const float *q, const float *k,
+	const float *v, int a, int b, int window)
 {
 	sheet s = sheet_new();
 	size_t slots = (size_t)PAGE * PAGES * HK * D, row = HK * D;
@@ -243,14 +262,15 @@ static step_result attend(cx_device *dev, bool paged, const float *q, const floa
 		memcpy(vc + (size_t)slot * row, v + (size_t)p * row, row * 4);
 	}
 	in[0] = paged ? put(&s, CX_F32, q + (size_t)a * H * D, cx_list_of(3, b - a, H, D))
-		: put(&s, CX_F32, q + (size_t)a * H * D, cx_list_of(4, 1, b - a, H, D));
+				  : put(&s, CX_F32, q + (size_t)a * H * D, cx_list_of(4, 1, b - a, H, D));
 	if (paged) {
 		in[1] = put(&s, CX_F32, kc, cx_list_of(3, PAGE * PAGES, HK, D));
 		in[2] = put(&s, CX_F32, vc, cx_list_of(3, PAGE * PAGES, HK, D));
 		in[3] = put(&s, CX_I32, table, cx_list_of(2, 1, PAGES));
 		in[4] = put(&s, CX_I32, off, cx_list_of(1, 2));
 		in[5] = put(&s, CX_I32, len, cx_list_of(1, 1));
-		t = cx_paged_attention(s.g, in[0], in[1], in[2], in[3], in[4], in[5], &(cx_attr_paged){.page = PAGE, .window = window});
+		t = cx_paged_attention(s.g, in[0], in[1], in[2], in[3], in[4], in[5],
+			&(cx_attr_paged){.page = PAGE, .window = window});
 	} else {
 		in[1] = put(&s, CX_F32, k, cx_list_of(4, 1, b, HK, D));
 		in[2] = put(&s, CX_F32, v, cx_list_of(4, 1, b, HK, D));
@@ -277,8 +297,9 @@ static void test_attention_chunks(void **state)
 					for (int a = 0; a < T; a += chunks[c] == 1 ? 21 : chunks[c]) {
 						int b = a + chunks[c] < T ? a + chunks[c] : T;
 						step_result part = attend(devices[d], paged, q, k, v, a, b, window);
-						expect_bits((float *)whole.out[0] + (size_t)a * H * D, part.out[0], (size_t)(b - a) * H * D * 4,
-							paged ? "paged_attention" : "attention", d);
+						expect_bits((float *)whole.out[0] + (size_t)a * H * D, part.out[0],
+							(size_t)(b - a) * H * D * 4, paged ? "paged_attention" : "attention",
+							d);
 						step_result_free(&part);
 						if (chunks[c] == 3 && a > 12) break;
 					}
@@ -297,12 +318,15 @@ enum { C = 37, K = 4, NK = 2, NV = 4, DK = 16, DV = 24 };
 static step_result seq_conv(cx_device *dev, const float *const *x, int a, int b, const float *state)
 {
 	sheet s = sheet_new();
-	cx_tensor in = put(&s, CX_F32, x[0] + a * C, cx_list_of(2, b - a, C)), w = put(&s, CX_F32, x[1], cx_list_of(2, C, K));
+	cx_tensor in = put(&s, CX_F32, x[0] + a * C, cx_list_of(2, b - a, C)),
+			  w = put(&s, CX_F32, x[1], cx_list_of(2, C, K));
 	cx_tensor st = put(&s, CX_F32, state, cx_list_of(3, 1, K - 1, C));
-	return run(&s, cx_conv1d(s.g, in, w, CX_NONE, st, CX_NONE, CX_NONE, &(cx_attr_conv1d){.silu = true}), dev);
+	return run(&s,
+		cx_conv1d(s.g, in, w, CX_NONE, st, CX_NONE, CX_NONE, &(cx_attr_conv1d){.silu = true}), dev);
 }
 
-static step_result seq_delta(cx_device *dev, const float *const *x, int a, int b, const float *state)
+static step_result seq_delta(
+	cx_device *dev, const float *const *x, int a, int b, const float *state)
 {
 	sheet s = sheet_new();
 	cx_tensor q = put(&s, CX_F32, x[0] + a * NK * DK, cx_list_of(3, b - a, NK, DK));
@@ -325,11 +349,17 @@ static step_result seq_scan(cx_device *dev, const float *const *x, int a, int b,
 
 static void test_sequence_chunks(void **state)
 {
-	static const struct { const char *name; seq_op *op; size_t row, n_state; } ops[] = {
-		{"conv1d", seq_conv, C, (K - 1) * C}, {"delta_rule", seq_delta, NV * DV, NV * DK * DV}, {"scan", seq_scan, C, C}};
+	static const struct {
+		const char *name;
+		seq_op *op;
+		size_t row, n_state;
+	} ops[] = {{"conv1d", seq_conv, C, (K - 1) * C},
+		{"delta_rule", seq_delta, NV * DV, NV * DK * DV}, {"scan", seq_scan, C, C}};
 	const float *x[4];
 	(void)state;
-	for (int i = 0; i < 4; i++) x[i] = numbers((int64_t)T * NV * DV, 20 + (uint64_t)i, i == 3 ? -0.9f : -0.5f, i == 3 ? 0 : 0.5f);
+	for (int i = 0; i < 4; i++)
+		x[i] = numbers(
+			(int64_t)T * NV * DV, 20 + (uint64_t)i, i == 3 ? -0.9f : -0.5f, i == 3 ? 0 : 0.5f);
 	for (size_t k = 0; k < 3; k++)
 		for (int d = 0; d < N_DEV; d++)
 			for (size_t c = 0; c + 1 < sizeof chunks / sizeof chunks[0] && devices[d]; c++) {
@@ -338,8 +368,8 @@ static void test_sequence_chunks(void **state)
 				for (int a = 0; a < T; a += chunks[c]) {
 					int b = a + chunks[c] < T ? a + chunks[c] : T;
 					step_result part = ops[k].op(devices[d], x, a, b, carried);
-					expect_bits((float *)whole.out[0] + (size_t)a * ops[k].row, part.out[0], (size_t)(b - a) * ops[k].row * 4,
-						ops[k].name, d);
+					expect_bits((float *)whole.out[0] + (size_t)a * ops[k].row, part.out[0],
+						(size_t)(b - a) * ops[k].row * 4, ops[k].name, d);
 					memcpy(carried, part.out[1], ops[k].n_state * 4);
 					step_result_free(&part);
 				}
@@ -350,7 +380,7 @@ static void test_sequence_chunks(void **state)
 	for (int i = 0; i < 4; i++) free((void *)x[i]);
 }
 
-/* ---- devices ------------------------------------------------------------------------------------------------------ */
+/* ---- devices ---- */
 
 static void test_open(void **state)
 {
@@ -376,7 +406,8 @@ static void test_open(void **state)
 	cx_runtime_free(rt);
 }
 
-/* Every allocation of open, alloc, compile failed in turn: an error and no leak; and submit allocates nothing. */
+/* Every allocation of open, alloc, compile failed in turn: an error and no leak; and submit
+ * allocates nothing. */
 static void test_allocations(void **state)
 {
 	cx_desc x = {.dtype = CX_F32, .rank = 2, .dim = {4, 100}};
@@ -394,7 +425,8 @@ static void test_allocations(void **state)
 		cx_program *prog = NULL;
 		cx_err err = {0};
 		cx_operand in = {x, 0, 0}, out = {x, 0, 1600};
-		cx_step step = {.op = CX_OP_softmax, .attr = &attr, .n_in = 1, .n_out = 1, .in = &in, .out = &out};
+		cx_step step = {
+			.op = CX_OP_softmax, .attr = &attr, .n_in = 1, .n_out = 1, .in = &in, .out = &out};
 		cx_status st = cx_runtime_create(&cfg, &rt, &err);
 		if (st == CX_OK) st = cx_device_open(rt, "cpu", 0, &dev, &err);
 		if (st == CX_OK) st = dev->backend->alloc(dev, 1 << 16, NULL, &buf, &err);
@@ -407,7 +439,8 @@ static void test_allocations(void **state)
 		}
 		if (st == CX_OK) {
 			long calls = fault.n_calls;
-			for (int i = 0; i < 3; i++) assert_int_equal(dev->backend->submit(prog, 0, 1, &err), CX_OK);
+			for (int i = 0; i < 3; i++)
+				assert_int_equal(dev->backend->submit(prog, 0, 1, &err), CX_OK);
 			assert_int_equal(fault.n_calls, calls);
 			dev->backend->discard(prog);
 		}

@@ -1,10 +1,11 @@
 /* cpu.h - the inside of the cpu backend: a launch as a kernel sees it, the kernel rows, the device.
  *
- * A kernel is void f(const cx_cpu_call *c, cx_cpu_team *t). Every thread of the team calls it, and takes the part of
- * the rows or tiles that belongs to its rank; the threads meet again after the step. What a thread computes for a row
- * never depends on the team's size, on how many rows there are, or on the instruction set: sums run over 16 lanes
- * (element i in lane i mod 16), each in order, and lanes are added by the tree of v16_sum(). Kernels are compiled once
- * per instruction set (backends/cpu/isa); kernels.def lists them, find() and the tests read that list. */
+ * A kernel is void f(const cx_cpu_call *c, cx_cpu_team *t). Every thread of the team calls it, and
+ * takes the part of the rows or tiles that belongs to its rank; the threads meet again after the
+ * step. What a thread computes for a row never depends on the team's size, on how many rows there
+ * are, or on the instruction set: sums run over 16 lanes (element i in lane i mod 16), each in
+ * order, and lanes are added by the tree of v16_sum(). Kernels are compiled once per instruction
+ * set (backends/cpu/isa); kernels.def lists them, find() and the tests read that list. */
 #ifndef CX_CPU_H
 #define CX_CPU_H
 
@@ -76,10 +77,11 @@ CX_CPU_ISA(avx2)
 CX_CPU_ISA(avx512)
 #undef CX_CPU_ISA
 
-/* ---- shared by kernels --------------------------------------------------------------------------------- */
+/* ---- shared by kernels ---- */
 
 /* Rows [*lo, *hi) of n that this thread takes: contiguous, in multiples of `grain`. */
-static inline void cx_cpu_share(const cx_cpu_team *t, int64_t n, int64_t grain, int64_t *lo, int64_t *hi)
+static inline void cx_cpu_share(
+	const cx_cpu_team *t, int64_t n, int64_t grain, int64_t *lo, int64_t *hi)
 {
 	int64_t units = (n + grain - 1) / grain;
 	*lo = units * t->rank / t->n * grain;
@@ -101,9 +103,21 @@ static inline int64_t cx_cpu_off(const cx_desc *d, int32_t skip, int64_t r)
 	return off;
 }
 
-static inline bool cx_cpu_has(const cx_cpu_call *c, uint32_t i) { return i < c->n_in && c->in[i].p != NULL; }
-static inline bool cx_cpu_is_float(cx_dtype t) { return t == CX_F32 || t == CX_F16 || t == CX_BF16; }
-static inline bool cx_cpu_is_int(cx_dtype t) { return t == CX_I32 || t == CX_I64 || t == CX_U8 || t == CX_I8; }
-static inline uint32_t cx_cpu_size(cx_dtype t) { return (uint32_t)cx_dtype_get(t)->block_bytes; } /* plain dtypes */
+static inline bool cx_cpu_has(const cx_cpu_call *c, uint32_t i)
+{
+	return i < c->n_in && c->in[i].p != NULL;
+}
+static inline bool cx_cpu_is_float(cx_dtype t)
+{
+	return t == CX_F32 || t == CX_F16 || t == CX_BF16;
+}
+static inline bool cx_cpu_is_int(cx_dtype t)
+{
+	return t == CX_I32 || t == CX_I64 || t == CX_U8 || t == CX_I8;
+}
+static inline uint32_t cx_cpu_size(cx_dtype t)
+{
+	return (uint32_t)cx_dtype_get(t)->block_bytes;
+} /* plain dtypes */
 
 #endif

@@ -1,17 +1,25 @@
-/* kernels.c - the rows of kernels.def: what each kernel takes, how long it runs, what scratch it needs.
+/* kernels.c - the rows of kernels.def: what each kernel takes, how long it runs, what scratch it
+ * needs.
  *
- * Every kernel writes dense results (an operand that is updated in place must be dense too). Operands may be strided as
- * accept_*() says; where it says no, the planner asks again with a dense copy. Shapes were checked by the shape rules. */
+ * Every kernel writes dense results (an operand that is updated in place must be dense too).
+ * Operands may be strided as accept_*() says; where it says no, the planner asks again with a dense
+ * copy. Shapes were checked by the shape rules. */
 #include "backends/cpu/cpu.h"
 #include "backends/cpu/map.h"
 #include "backends/cpu/product.h"
 
 #include <math.h>
 
-/* ---- what a kernel takes --------------------------------------------------------------------------------- */
+/* ---- what a kernel takes ---- */
 
-static bool present(const cx_kernel_key *k, uint32_t i) { return i < k->n_in && k->in[i].dtype != CX_DTYPE_COUNT; }
-static bool plain(cx_dtype t) { return t < CX_DTYPE_COUNT && cx_dtype_get(t)->cls != CX_CLASS_BLOCK; }
+static bool present(const cx_kernel_key *k, uint32_t i)
+{
+	return i < k->n_in && k->in[i].dtype != CX_DTYPE_COUNT;
+}
+static bool plain(cx_dtype t)
+{
+	return t < CX_DTYPE_COUNT && cx_dtype_get(t)->cls != CX_CLASS_BLOCK;
+}
 static bool contiguous(const cx_desc *d) /* along its last axis */
 {
 	return d->rank == 0 || d->dim[d->rank - 1] <= 1 || d->stride[d->rank - 1] == 1;
@@ -36,9 +44,18 @@ static bool accept_plain(const cx_kernel_key *k)
 		if (!plain(k->out[i].dtype) || !cx__desc_is_dense(&k->out[i])) return false;
 	return true;
 }
-static bool accept_float(const cx_kernel_key *k) { return accept_plain(k) && cx_cpu_is_float(k->in[0].dtype); }
-static bool accept_int(const cx_kernel_key *k) { return accept_plain(k) && cx_cpu_is_int(k->in[0].dtype); }
-static bool accept_map(const cx_kernel_key *k) { return accept_plain(k) && k->n_in >= 1 && k->n_in <= CX_PROG_MAX_IN; }
+static bool accept_float(const cx_kernel_key *k)
+{
+	return accept_plain(k) && cx_cpu_is_float(k->in[0].dtype);
+}
+static bool accept_int(const cx_kernel_key *k)
+{
+	return accept_plain(k) && cx_cpu_is_int(k->in[0].dtype);
+}
+static bool accept_map(const cx_kernel_key *k)
+{
+	return accept_plain(k) && k->n_in >= 1 && k->n_in <= CX_PROG_MAX_IN;
+}
 static bool accept_dense(const cx_kernel_key *k)
 {
 	for (uint32_t i = 0; i < k->n_in; i++)
@@ -52,8 +69,9 @@ static bool accept_copy(const cx_kernel_key *k)
 }
 static bool accept_block(const cx_kernel_key *k)
 {
-	return cx_dtype_get(k->in[0].dtype)->cls == CX_CLASS_BLOCK && cx_cpu_is_float(k->out[0].dtype) &&
-		k->in[0].rank >= 1 && inner_dense(&k->in[0], 0) && cx__desc_is_dense(&k->out[0]);
+	return cx_dtype_get(k->in[0].dtype)->cls == CX_CLASS_BLOCK &&
+		   cx_cpu_is_float(k->out[0].dtype) && k->in[0].rank >= 1 && inner_dense(&k->in[0], 0) &&
+		   cx__desc_is_dense(&k->out[0]);
 }
 static bool vectors_dense(const cx_kernel_key *k, uint32_t from)
 {
@@ -61,11 +79,26 @@ static bool vectors_dense(const cx_kernel_key *k, uint32_t from)
 		if (present(k, i) && !inner_dense(&k->in[i], 0)) return false;
 	return true;
 }
-static bool accept_norm(const cx_kernel_key *k) { return accept_float(k) && vectors_dense(k, 1); }
-static bool accept_add_norm(const cx_kernel_key *k) { return accept_float(k) && vectors_dense(k, 2); }
-static bool accept_groupnorm(const cx_kernel_key *k) { return accept_norm(k) && inner_dense(&k->in[0], 1); }
-static bool accept_rope(const cx_kernel_key *k) { return accept_float(k); }
-static bool accept_rope_kv(const cx_kernel_key *k) { return accept_float(k); }
+static bool accept_norm(const cx_kernel_key *k)
+{
+	return accept_float(k) && vectors_dense(k, 1);
+}
+static bool accept_add_norm(const cx_kernel_key *k)
+{
+	return accept_float(k) && vectors_dense(k, 2);
+}
+static bool accept_groupnorm(const cx_kernel_key *k)
+{
+	return accept_norm(k) && inner_dense(&k->in[0], 1);
+}
+static bool accept_rope(const cx_kernel_key *k)
+{
+	return accept_float(k);
+}
+static bool accept_rope_kv(const cx_kernel_key *k)
+{
+	return accept_float(k);
+}
 static bool accept_attention(const cx_kernel_key *k)
 {
 	for (uint32_t i = 0; i < 3; i++)
@@ -85,13 +118,25 @@ static bool accept_gather(const cx_kernel_key *k)
 	const cx_attr_axis *at = k->attr;
 	if (cx_dtype_get(k->in[0].dtype)->cls == CX_CLASS_BLOCK)
 		return inner_dense(&k->in[0], 0) && (k->in[0].dtype != CX_I8C || k->in[0].rank == 2) &&
-			cx__desc_is_dense(&k->out[0]);
+			   cx__desc_is_dense(&k->out[0]);
 	return accept_plain(k) && inner_dense(&k->in[0], (int32_t)at->axis + 1);
 }
-static bool accept_scatter(const cx_kernel_key *k) { return accept_plain(k) && inner_dense(&k->in[2], 1); }
-static bool accept_embed_sum(const cx_kernel_key *k) { return accept_float(k); }
-static bool accept_conv1d(const cx_kernel_key *k) { return accept_float(k) && contiguous(&k->in[0]); }
-static bool accept_delta(const cx_kernel_key *k) { return accept_float(k); }
+static bool accept_scatter(const cx_kernel_key *k)
+{
+	return accept_plain(k) && inner_dense(&k->in[2], 1);
+}
+static bool accept_embed_sum(const cx_kernel_key *k)
+{
+	return accept_float(k);
+}
+static bool accept_conv1d(const cx_kernel_key *k)
+{
+	return accept_float(k) && contiguous(&k->in[0]);
+}
+static bool accept_delta(const cx_kernel_key *k)
+{
+	return accept_float(k);
+}
 static bool accept_scan(const cx_kernel_key *k)
 {
 	uint32_t n = k->op == CX_OP_scan ? 3 : 6;
@@ -115,7 +160,8 @@ static bool accept_matmul(const cx_kernel_key *k)
 {
 	cx_cpu_linear l;
 	cx_cpu_batch b;
-	return products_plain(k) && weight_ok(&k->in[1]) && cx__cpu_matmul_shape(k->attr, k->in, k->out, &l, &b);
+	return products_plain(k) && weight_ok(&k->in[1]) &&
+		   cx__cpu_matmul_shape(k->attr, k->in, k->out, &l, &b);
 }
 static bool accept_linear(const cx_kernel_key *k)
 {
@@ -126,9 +172,12 @@ static bool accept_linear(const cx_kernel_key *k)
 	return products_plain(k) && cx__cpu_linear_shape(at, k->in, k->n_in, k->out, &l);
 }
 
-/* ---- how long it runs ------------------------------------------------------------------------------------ */
+/* ---- how long it runs ---- */
 
-static uint64_t elems(const cx_desc *d) { return d->dtype == CX_DTYPE_COUNT ? 0 : (uint64_t)cx__desc_elems(d); }
+static uint64_t elems(const cx_desc *d)
+{
+	return d->dtype == CX_DTYPE_COUNT ? 0 : (uint64_t)cx__desc_elems(d);
+}
 static uint64_t bytes_of(const cx_desc *d)
 {
 	const cx_dtype_info *info;
@@ -144,18 +193,36 @@ static uint64_t work_move(const cx_kernel_key *k)
 	for (uint32_t i = 0; i < k->n_out; i++) b += bytes_of(&k->out[i]);
 	return b / 16;
 }
-static uint64_t work_out(const cx_kernel_key *k) { return bytes_of(&k->out[0]) / 8; }
-static uint64_t work_src(const cx_kernel_key *k) { return bytes_of(&k->in[2]) / 8; }
-static uint64_t work_embed_sum(const cx_kernel_key *k) { return elems(&k->out[0]) * (k->n_in / 2) / 8; }
+static uint64_t work_out(const cx_kernel_key *k)
+{
+	return bytes_of(&k->out[0]) / 8;
+}
+static uint64_t work_src(const cx_kernel_key *k)
+{
+	return bytes_of(&k->in[2]) / 8;
+}
+static uint64_t work_embed_sum(const cx_kernel_key *k)
+{
+	return elems(&k->out[0]) * (k->n_in / 2) / 8;
+}
 static uint64_t largest(const cx_kernel_key *k)
 {
 	uint64_t n = 0;
 	for (uint32_t i = 0; i < k->n_in; i++) n = elems(&k->in[i]) > n ? elems(&k->in[i]) : n;
 	return elems(&k->out[0]) > n ? elems(&k->out[0]) : n;
 }
-static uint64_t work_row(const cx_kernel_key *k) { return largest(k) / 4; }
-static uint64_t work_math(const cx_kernel_key *k) { return largest(k) / 2; }
-static uint64_t work_exact(const cx_kernel_key *k) { return largest(k) * 2; }
+static uint64_t work_row(const cx_kernel_key *k)
+{
+	return largest(k) / 4;
+}
+static uint64_t work_math(const cx_kernel_key *k)
+{
+	return largest(k) / 2;
+}
+static uint64_t work_exact(const cx_kernel_key *k)
+{
+	return largest(k) * 2;
+}
 static uint64_t work_map(const cx_kernel_key *k)
 {
 	bool is_int = cx_cpu_is_int(k->in[k->n_in - 1].dtype);
@@ -185,16 +252,29 @@ static uint64_t work_attention(const cx_kernel_key *k)
 }
 static uint64_t work_paged(const cx_kernel_key *k)
 {
-	return elems(&k->in[0]) * (uint64_t)(k->in[3].dim[1] * ((const cx_attr_paged *)k->attr)->page) / 32;
+	return elems(&k->in[0]) * (uint64_t)(k->in[3].dim[1] * ((const cx_attr_paged *)k->attr)->page) /
+		   32;
 }
-static uint64_t work_delta(const cx_kernel_key *k) { return elems(&k->in[2]) * (uint64_t)k->in[0].dim[2] / 8; }
+static uint64_t work_delta(const cx_kernel_key *k)
+{
+	return elems(&k->in[2]) * (uint64_t)k->in[0].dim[2] / 8;
+}
 
-/* ---- scratch --------------------------------------------------------------------------------------------- */
+/* ---- scratch ---- */
 
-static uint64_t pad16(int64_t n) { return ((uint64_t)n + 15) & ~15ull; }
-static uint64_t n_threads(const cx_device *dev) { return ((const cx_cpu_device *)dev)->n_threads; }
+static uint64_t pad16(int64_t n)
+{
+	return ((uint64_t)n + 15) & ~15ull;
+}
+static uint64_t n_threads(const cx_device *dev)
+{
+	return ((const cx_cpu_device *)dev)->n_threads;
+}
 /* `rows` rows of n f32 per thread. */
-static uint64_t rows_of(const cx_device *dev, uint64_t rows, int64_t n) { return n_threads(dev) * rows * pad16(n) * 4; }
+static uint64_t rows_of(const cx_device *dev, uint64_t rows, int64_t n)
+{
+	return n_threads(dev) * rows * pad16(n) * 4;
+}
 
 #define scratch_none NULL
 static uint64_t scratch_block_row(const cx_device *dev, const cx_kernel_key *k)
@@ -230,7 +310,8 @@ static uint64_t scratch_rope(const cx_device *dev, const cx_kernel_key *k)
 }
 static uint64_t scratch_attention(const cx_device *dev, const cx_kernel_key *k)
 {
-	return rows_of(dev, 96, k->in[0].dim[k->in[0].rank - 1]) + rows_of(dev, 96, k->in[2].dim[k->in[2].rank - 1]);
+	return rows_of(dev, 96, k->in[0].dim[k->in[0].rank - 1]) +
+		   rows_of(dev, 96, k->in[2].dim[k->in[2].rank - 1]);
 }
 static uint64_t scratch_embed_sum(const cx_device *dev, const cx_kernel_key *k)
 {
@@ -246,7 +327,8 @@ static uint64_t scratch_delta(const cx_device *dev, const cx_kernel_key *k)
 	const cx_attr_delta *at = k->attr;
 	int64_t rows = k->in[0].dim[0], dk = k->in[0].dim[2], dv = k->in[2].dim[2];
 	int64_t n = at->chunk == 0 ? 1 : at->chunk < rows ? at->chunk : rows;
-	return n_threads(dev) * 4 * (pad16(n * dk) * 3 + pad16(n * dv) * 2 + pad16(n) + pad16(n * n) + pad16(dk * dv));
+	return n_threads(dev) * 4 *
+		   (pad16(n * dk) * 3 + pad16(n * dv) * 2 + pad16(n) + pad16(n * n) + pad16(dk * dv));
 }
 static uint64_t scratch_xent(const cx_device *dev, const cx_kernel_key *k)
 {
@@ -269,11 +351,12 @@ static uint64_t scratch_linear(const cx_device *dev, const cx_kernel_key *k)
 	const cx_attr_linear *at = k->attr;
 	cx_cpu_linear l;
 	if (!cx__cpu_linear_shape(at, k->in, k->n_in, k->out, &l)) return 0;
-	if (at->norm) l.row = (void (*)(const void *, int64_t, float *))1; /* only asked whether it is set */
+	if (at->norm)
+		l.row = (void (*)(const void *, int64_t, float *))1; /* only asked whether it is set */
 	return cx__cpu_product_scratch(&l, 1, (uint32_t)n_threads(dev));
 }
 
-/* ---- the list -------------------------------------------------------------------------------------------- */
+/* ---- the list ---- */
 
 #define prepare_none NULL
 #define prepare_map cx__cpu_map_prepare
@@ -292,8 +375,9 @@ static cx_status rope_freqs(const cx_cpu_call *c, cx_arena *a, const void **plan
 }
 
 const cx_cpu_kernel cx__cpu_kernels[CX_CPU_N_KERNELS] = {
-#define CX_CPU_KERNEL(op, fn, accept, work, scratch, inplace, prepare) \
-	{{#fn, inplace, scratch_##scratch}, CX_OP_##op, accept_##accept, work_##work, prepare_##prepare},
+#define CX_CPU_KERNEL(op, fn, accept, work, scratch, inplace, prepare)                             \
+	{{#fn, inplace, scratch_##scratch}, CX_OP_##op, accept_##accept, work_##work,                  \
+		prepare_##prepare},
 #include "backends/cpu/kernels.def"
 #undef CX_CPU_KERNEL
 };

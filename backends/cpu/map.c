@@ -18,7 +18,8 @@ static cx_desc space_of(const cx_cpu_call *c)
 	return s;
 }
 
-/* Strides of operand i along the axes of the space, then merged axes: fills plan's dims and the operands' walks. */
+/* Strides of operand i along the axes of the space, then merged axes: fills plan's dims and the
+ * operands' walks. */
 static void collapse(cx_map_plan *p, const cx_cpu_call *c, const cx_desc *space)
 {
 	int64_t dim[CX_MAX_RANK], str[CX_PROG_MAX_IN][CX_MAX_RANK];
@@ -59,8 +60,11 @@ static void collapse(cx_map_plan *p, const cx_cpu_call *c, const cx_desc *space)
 			scalar &= str[i][k] == 0;
 		}
 		scalar &= p->in[i].inner == 0;
-		p->in[i].how = linear ? CX_MAP_LINEAR : scalar ? CX_MAP_SCALAR : p->in[i].inner == 1 ? CX_MAP_ROWS :
-			p->in[i].inner == 0 ? CX_MAP_SPLAT : CX_MAP_STRIDED;
+		p->in[i].how = linear                ? CX_MAP_LINEAR
+					   : scalar              ? CX_MAP_SCALAR
+					   : p->in[i].inner == 1 ? CX_MAP_ROWS
+					   : p->in[i].inner == 0 ? CX_MAP_SPLAT
+											 : CX_MAP_STRIDED;
 	}
 }
 
@@ -97,7 +101,8 @@ static cx_dtype result_dtype(const cx_instr *in, const cx_dtype *reg)
 	return reg[in->a];
 }
 
-/* Slots by lifetime: an operand lives from the start of a tile to its last reader, a result from its instruction. */
+/* Slots by lifetime: an operand lives from the start of a tile to its last reader, a result from
+ * its instruction. */
 static void assign_slots(cx_map_plan *p, const cx_cpu_call *c)
 {
 	const cx_prog *g = &p->prog;

@@ -20,7 +20,8 @@ bool cx__cpu_rows(const cx_desc *d, int64_t *n_rows, int64_t *stride)
 }
 
 /* Weights [n,k] with strides; block formats are whole rows. */
-static void weight(cx_cpu_weight *w, const cx_desc *d, int64_t n, int64_t k, int64_t n_stride, int64_t k_stride)
+static void weight(
+	cx_cpu_weight *w, const cx_desc *d, int64_t n, int64_t k, int64_t n_stride, int64_t k_stride)
 {
 	const cx_dtype_info *info = cx_dtype_get(d->dtype);
 	w->dtype = d->dtype;
@@ -30,7 +31,8 @@ static void weight(cx_cpu_weight *w, const cx_desc *d, int64_t n, int64_t k, int
 	w->row_bytes = k / info->block_elems * info->block_bytes;
 }
 
-bool cx__cpu_linear_shape(const cx_attr_linear *at, const cx_desc *in, uint32_t n_in, const cx_desc *out, cx_cpu_linear *l)
+bool cx__cpu_linear_shape(const cx_attr_linear *at, const cx_desc *in, uint32_t n_in,
+	const cx_desc *out, cx_cpu_linear *l)
 {
 	const cx_desc *x = &in[0], *w = in + 1 + at->norm_in, *bias = w + at->n_w, *res = &in[n_in - 1];
 	int64_t rows;
@@ -67,11 +69,12 @@ static void lead_strides(const cx_desc *d, const cx_desc *y, int64_t *st)
 	}
 }
 
-bool cx__cpu_matmul_shape(const cx_attr_matmul *at, const cx_desc *in, const cx_desc *out, cx_cpu_linear *l,
-	cx_cpu_batch *batch)
+bool cx__cpu_matmul_shape(const cx_attr_matmul *at, const cx_desc *in, const cx_desc *out,
+	cx_cpu_linear *l, cx_cpu_batch *batch)
 {
 	const cx_desc *a = &in[0], *b = &in[1], *y = &out[0];
-	int32_t ra = a->rank, rb = b->rank, am = at->trans_a ? ra - 1 : ra - 2, bn = at->trans_b ? rb - 2 : rb - 1;
+	int32_t ra = a->rank, rb = b->rank, am = at->trans_a ? ra - 1 : ra - 2,
+			bn = at->trans_b ? rb - 2 : rb - 1;
 	int64_t rows, stride;
 	bool shared = true;
 	memset(l, 0, sizeof *l);
@@ -95,8 +98,8 @@ bool cx__cpu_matmul_shape(const cx_attr_matmul *at, const cx_desc *in, const cx_
 	lead_strides(b, y, batch->b);
 	for (int32_t i = 0; i < batch->rank; i++) shared &= batch->b[i] == 0;
 	/* One matrix for the whole batch: its rows are rows of one product. */
-	if (shared && batch->n > 1 && !at->trans_a && ra == y->rank && cx__cpu_rows(a, &rows, &stride) &&
-	    rows == batch->n * l->m) {
+	if (shared && batch->n > 1 && !at->trans_a && ra == y->rank &&
+		cx__cpu_rows(a, &rows, &stride) && rows == batch->n * l->m) {
 		l->m = rows;
 		l->a_stride = stride;
 		batch->n = 1;
@@ -112,7 +115,8 @@ uint64_t cx__cpu_product_scratch1(const cx_cpu_linear *l)
 
 uint64_t cx__cpu_product_scratch(const cx_cpu_linear *l, int64_t n_batch, uint32_t n_threads)
 {
-	uint64_t together = cx__cpu_linear_scratch(l, n_threads), alone = cx__cpu_product_scratch1(l) * n_threads;
+	uint64_t together = cx__cpu_linear_scratch(l, n_threads),
+			 alone = cx__cpu_product_scratch1(l) * n_threads;
 	if (n_batch <= 1) alone = cx__cpu_product_scratch1(l);
 	return together > alone ? together : alone;
 }

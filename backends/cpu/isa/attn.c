@@ -1,12 +1,14 @@
-/* attn.c - attention and paged attention: softmax over blocks of 64 keys, counted from position 0, with a running
- * maximum.
+/* attn.c - attention and paged attention: softmax over blocks of 64 keys, counted from position 0,
+ * with a running maximum.
  *
- * A row's arithmetic is the same whatever rows come with it: scores are dot products in 16 lanes, each block of 64 gives
- * one maximum and one sum (lanes by position mod 16), values are added in the order of positions. So a prompt gives the
- * same bits whole or in any chunks. A unit of work is one sequence, one head of keys and up to 32 rows that read it (rows
- * of the heads in its group count each); 16-bit keys and values of a block are widened once per unit.
+ * A row's arithmetic is the same whatever rows come with it: scores are dot products in 16 lanes,
+ * each block of 64 gives one maximum and one sum (lanes by position mod 16), values are added in
+ * the order of positions. So a prompt gives the same bits whole or in any chunks. A unit of work is
+ * one sequence, one head of keys and up to 32 rows that read it (rows of the heads in its group
+ * count each); 16-bit keys and values of a block are widened once per unit.
  *
- * Scratch, per thread: 32 rows of q and of the result, 64 rows of keys and of values, all f32 padded to 16. */
+ * Scratch, per thread: 32 rows of q and of the result, 64 rows of keys and of values, all f32
+ * padded to 16. */
 #include "backends/cpu/isa/lane.h"
 #include "backends/cpu/isa/vmath.h"
 
@@ -19,21 +21,24 @@ enum { KEYS = 2, COLS = 1 };
 
 typedef struct attn {
 	const cx_cpu_arg *q, *k, *v, *y;
-	const cx_cpu_arg *mask, *bias;   /* NULL: none */
-	int64_t ms[4], bs[4];            /* their strides over [B,H,T,S] */
-	int64_t qs[3], ks[3], vs[3];     /* strides of [B,T,H] and [B,S,Hk]; B has stride 0 without a batch axis */
+	const cx_cpu_arg *mask, *bias; /* NULL: none */
+	int64_t ms[4], bs[4];          /* their strides over [B,H,T,S] */
+	int64_t qs[3], ks[3],
+		vs[3]; /* strides of [B,T,H] and [B,S,Hk]; B has stride 0 without a batch axis */
 	int64_t n_heads, n_kv_heads, d, dv, dp, dvp;
-	const int32_t *table;            /* of this sequence, or NULL */
+	const int32_t *table; /* of this sequence, or NULL */
 	int64_t table_stride, n_pages, page, n_slots;
 	float scale;
 	bool causal;
 	int64_t window;
-	float *qb, *ob, *kb, *vb;        /* scratch of this thread */
-	uint64_t missing;                /* keys of the block whose page is not there */
+	float *qb, *ob, *kb, *vb; /* scratch of this thread */
+	uint64_t missing;         /* keys of the block whose page is not there */
 } attn;
 
 /* Rows [q0, q1) of sequence b, whose keys are [0, n_kv), stored from row k0 on. */
-typedef struct seq { int64_t b, q0, q1, k0, n_kv; } seq;
+typedef struct seq {
+	int64_t b, q0, q1, k0, n_kv;
+} seq;
 
 /* Up to RB rows of a unit; row i is token t[i], head h[i], and sees keys [lo, hi). */
 typedef struct rows {
@@ -41,11 +46,11 @@ typedef struct rows {
 	float m[RB], l[RB];
 } rows;
 
-/* ---- products -------------------------------------------------------------------------------------------- */
+/* ---- products ---- */
 
 /* acc[r * keys + e] += q[r] k[e], elements c.. of which n (at most 16) are there. */
-CX_INLINE void score_step(v16 *acc, const float *q, int64_t dp, const float *const *k, int64_t c, size_t n, const int nr,
-	const int keys)
+CX_INLINE void score_step(v16 *acc, const float *q, int64_t dp, const float *const *k, int64_t c,
+	size_t n, const int nr, const int keys)
 {
 	v16 kv[8];
 	CX_UNROLL
@@ -58,9 +63,10 @@ CX_INLINE void score_step(v16 *acc, const float *q, int64_t dp, const float *con
 	}
 }
 
-/* s[r * KB + j] = q[r] . k[j], r < nr, j < nk; nr * keys is a multiple of 8. k has `keys` - 1 valid entries past nk. */
-CX_INLINE void scores(float *s, const float *q, int64_t d, int64_t dp, const float *const *k, int64_t nk, const int nr,
-	const int keys)
+/* s[r * KB + j] = q[r] . k[j], r < nr, j < nk; nr * keys is a multiple of 8. k has `keys` - 1 valid
+ * entries past nk. */
+CX_INLINE void scores(float *s, const float *q, int64_t d, int64_t dp, const float *const *k,
+	int64_t nk, const int nr, const int keys)
 {
 	for (int64_t j = 0; j < nk; j += keys) {
 		v16 acc[16];
@@ -74,13 +80,15 @@ CX_INLINE void scores(float *s, const float *q, int64_t d, int64_t dp, const flo
 		for (int i = 0; i < nr * keys; i += 8) v16_sum8(sum + i, acc + i);
 		CX_UNROLL
 		for (int r = 0; r < nr; r++)
+			/* cppcheck-suppress uninitvar; v16_sum8 writes it */
 			for (int e = 0; e < keys; e++) s[r * KB + j + e] = sum[r * keys + e];
 	}
 }
 
-/* o[r] += sum over j in [j0, j1) of p[r * KB + j] * v[j], in columns c.. of which n are there (16 * cols, or fewer). */
-CX_INLINE void values(float *o, int64_t dvp, const float *p, const float *const *v, int64_t j0, int64_t j1,
-	const int nr, const int cols, int64_t c, size_t n)
+/* o[r] += sum over j in [j0, j1) of p[r * KB + j] * v[j], in columns c.. of which n are there (16 *
+ * cols, or fewer). */
+CX_INLINE void values(float *o, int64_t dvp, const float *p, const float *const *v, int64_t j0,
+	int64_t j1, const int nr, const int cols, int64_t c, size_t n)
 {
 	v16 acc[16];
 	CX_UNROLL
@@ -88,26 +96,30 @@ CX_INLINE void values(float *o, int64_t dvp, const float *p, const float *const 
 	for (int64_t j = j0; j < j1; j++) {
 		v16 vv[4];
 		CX_UNROLL
-		for (int e = 0; e < cols; e++) vv[e] = n < 16 ? v16_load_n(v[j] + c, n) : v16_load(v[j] + c + e * 16);
+		for (int e = 0; e < cols; e++)
+			vv[e] = n < 16 ? v16_load_n(v[j] + c, n) : v16_load(v[j] + c + e * 16);
 		CX_UNROLL
 		for (int r = 0; r < nr; r++) {
 			v16 pv = v16_set1(p[r * KB + j]);
 			CX_UNROLL
-			for (int e = 0; e < cols; e++) acc[r * cols + e] = v16_fma(pv, vv[e], acc[r * cols + e]);
+			for (int e = 0; e < cols; e++)
+				acc[r * cols + e] = v16_fma(pv, vv[e], acc[r * cols + e]);
 		}
 	}
 	CX_UNROLL
 	for (int i = 0; i < nr * cols; i++) v16_store(o + i / cols * dvp + c + i % cols * 16, acc[i]);
 }
 
-static void values4(const attn *a, float *o, const float *p, const float *const *v, int64_t j0, int64_t j1)
+static void values4(
+	const attn *a, float *o, const float *p, const float *const *v, int64_t j0, int64_t j1)
 {
 	int64_t c = 0, dv = a->dv;
 	for (; c + 16 * COLS <= dv; c += 16 * COLS) values(o, a->dvp, p, v, j0, j1, 4, COLS, c, 16);
 	for (; c + 16 <= dv; c += 16) values(o, a->dvp, p, v, j0, j1, 4, 1, c, 16);
 	if (c < dv) values(o, a->dvp, p, v, j0, j1, 4, 1, c, (size_t)(dv - c));
 }
-static void values1(const attn *a, float *o, const float *p, const float *const *v, int64_t j0, int64_t j1)
+static void values1(
+	const attn *a, float *o, const float *p, const float *const *v, int64_t j0, int64_t j1)
 {
 	int64_t c = 0, dv = a->dv;
 	if (j0 >= j1) return;
@@ -116,7 +128,7 @@ static void values1(const attn *a, float *o, const float *p, const float *const 
 	if (c < dv) values(o, a->dvp, p, v, j0, j1, 1, 1, c, (size_t)(dv - c));
 }
 
-/* ---- one block of keys for one row ------------------------------------------------------------------------ */
+/* ---- one block of keys for one row ---- */
 
 static uint64_t bits(int64_t lo, int64_t hi)
 {
@@ -124,21 +136,26 @@ static uint64_t bits(int64_t lo, int64_t hi)
 	return (hi - lo == 64 ? ~0ull : (1ull << (hi - lo)) - 1) << lo;
 }
 
-/* Scores of keys [base, base + KB) to weights: scale, bias, mask, running maximum and sum. False: the row sees none of
- * them. Masked keys get -inf in s, and so weight 0; `sees` has a bit per key that counts, a score of -inf does not. */
-static bool weigh(const attn *a, const seq *q, rows *w, int64_t i, int64_t base, float *s, uint64_t *sees)
+/* Scores of keys [base, base + KB) to weights: scale, bias, mask, running maximum and sum. False:
+ * the row sees none of them. Masked keys get -inf in s, and so weight 0; `sees` has a bit per key
+ * that counts, a score of -inf does not. */
+static bool weigh(
+	const attn *a, const seq *q, rows *w, int64_t i, int64_t base, float *s, uint64_t *sees)
 {
-	int64_t lo = w->lo[i] > base ? w->lo[i] - base : 0, hi = w->hi[i] - base < KB ? w->hi[i] - base : KB;
+	int64_t lo = w->lo[i] > base ? w->lo[i] - base : 0,
+			hi = w->hi[i] - base < KB ? w->hi[i] - base : KB;
 	int64_t row = a->mask || a->bias ? w->t[i] - (a->q->d.rank == 4 ? q->q0 : 0) : 0;
 	float m, m0 = w->m[i], corr[16];
 	v16 scale = v16_set1(a->scale), sum = v16_zero(), vm;
 	if (lo >= hi) return false;
 	for (int64_t j = 0; j < KB; j += 16) v16_store(s + j, v16_mul(v16_load(s + j), scale));
 	for (int64_t j = lo; a->bias && j < hi; j++)
-		s[j] += ((const float *)a->bias->p)[q->b * a->bs[0] + w->h[i] * a->bs[1] + row * a->bs[2] + (base + j) * a->bs[3]];
+		s[j] += cx_f32(a->bias->p)[q->b * a->bs[0] + w->h[i] * a->bs[1] + row * a->bs[2] +
+											(base + j) * a->bs[3]];
 	*sees = bits(lo, hi) & ~a->missing;
 	for (int64_t j = lo; a->mask && j < hi; j++)
-		if (!a->mask->p[q->b * a->ms[0] + w->h[i] * a->ms[1] + row * a->ms[2] + (base + j) * a->ms[3]])
+		if (!a->mask
+				 ->p[q->b * a->ms[0] + w->h[i] * a->ms[1] + row * a->ms[2] + (base + j) * a->ms[3]])
 			*sees &= ~(1ull << j);
 	for (int64_t j = lo; a->bias && j < hi; j++)
 		if (s[j] == -INFINITY) *sees &= ~(1ull << j);
@@ -160,13 +177,14 @@ static bool weigh(const attn *a, const seq *q, rows *w, int64_t i, int64_t base,
 	w->l[i] = w->l[i] * corr[0] + v16_sum(sum);
 	if (corr[0] != 1.0f)
 		for (int64_t c = 0; c < a->dvp; c += 16)
-			v16_store(a->ob + i * a->dvp + c, v16_mul(v16_load(a->ob + i * a->dvp + c), v16_set1(corr[0])));
+			v16_store(a->ob + i * a->dvp + c,
+				v16_mul(v16_load(a->ob + i * a->dvp + c), v16_set1(corr[0])));
 	return true;
 }
 
 /* Values of a block for rows [i, i + n), n <= 4, in the order of keys for each. */
-static void add_values(const attn *a, const rows *w, int64_t i, int64_t n, int64_t base, const float *s,
-	const float *const *vp, const uint64_t *sees, const bool *live)
+static void add_values(const attn *a, const rows *w, int64_t i, int64_t n, int64_t base,
+	const float *s, const float *const *vp, const uint64_t *sees, const bool *live)
 {
 	int64_t lo[4], hi[4], j0 = 0, j1 = KB;
 	bool joint = n == 4;
@@ -178,9 +196,11 @@ static void add_values(const attn *a, const rows *w, int64_t i, int64_t n, int64
 		joint &= live[r] && sees[r] == bits(lo[r], hi[r]);
 	}
 	if (joint && j0 < j1) {
-		for (int64_t r = 0; r < n; r++) values1(a, a->ob + (i + r) * a->dvp, s + r * KB, vp, lo[r], j0);
+		for (int64_t r = 0; r < n; r++)
+			values1(a, a->ob + (i + r) * a->dvp, s + r * KB, vp, lo[r], j0);
 		values4(a, a->ob + i * a->dvp, s, vp, j0, j1);
-		for (int64_t r = 0; r < n; r++) values1(a, a->ob + (i + r) * a->dvp, s + r * KB, vp, j1, hi[r]);
+		for (int64_t r = 0; r < n; r++)
+			values1(a, a->ob + (i + r) * a->dvp, s + r * KB, vp, j1, hi[r]);
 		return;
 	}
 	for (int64_t r = 0; r < n; r++) {
@@ -194,8 +214,8 @@ static void add_values(const attn *a, const rows *w, int64_t i, int64_t n, int64
 	}
 }
 
-static void block(const attn *a, const seq *q, rows *w, int64_t base, int64_t nk, const float *const *kp,
-	const float *const *vp)
+static void block(const attn *a, const seq *q, rows *w, int64_t base, int64_t nk,
+	const float *const *kp, const float *const *vp)
 {
 	float s[4 * KB] __attribute__((aligned(64)));
 	for (int64_t i = 0; i < w->n; i += 4) {
@@ -207,15 +227,18 @@ static void block(const attn *a, const seq *q, rows *w, int64_t base, int64_t nk
 		if (!any) continue;
 		if (nk < KB) memset(s, 0, sizeof s);
 		if (n == 4) scores(s, qr, a->d, a->dp, kp, nk, 4, KEYS);
-		else for (int64_t r = 0; r < n; r++) scores(s + r * KB, qr + r * a->dp, a->d, a->dp, kp, nk, 1, 8);
+		else
+			for (int64_t r = 0; r < n; r++)
+				scores(s + r * KB, qr + r * a->dp, a->d, a->dp, kp, nk, 1, 8);
 		for (int64_t r = 0; r < n; r++) live[r] = weigh(a, q, w, i + r, base, s + r * KB, &sees[r]);
 		add_values(a, w, i, n, base, s, vp, sees, live);
 	}
 }
 
-/* ---- a unit ------------------------------------------------------------------------------------------------ */
+/* ---- a unit ---- */
 
-/* Where the keys [base, base + nk) are: rows of k and v; -1 if the page is missing, which sets a bit in a->missing. */
+/* Where the keys [base, base + nk) are: rows of k and v; -1 if the page is missing, which sets a
+ * bit in a->missing. */
 static void locate(attn *a, const seq *q, int64_t base, int64_t nk, int64_t *row)
 {
 	a->missing = 0;
@@ -234,15 +257,16 @@ static void locate(attn *a, const seq *q, int64_t base, int64_t nk, int64_t *row
 }
 
 /* Addresses of these rows as f32: where they are, or widened into buf; missing ones are zeros. */
-static void stage(const seq *q, const cx_cpu_arg *x, const int64_t *st, int64_t head, const int64_t *row, int64_t nk,
-	int64_t width, int64_t pad, float *buf, const float **ptr)
+static void stage(const seq *q, const cx_cpu_arg *x, const int64_t *st, int64_t head,
+	const int64_t *row, int64_t nk, int64_t width, int64_t pad, float *buf, const float **ptr)
 {
 	int64_t size = cx_cpu_size(x->d.dtype);
 	const char *from = x->p + (q->b * st[0] + head * st[2]) * size;
 	for (int64_t n = 0; n < nk; n++) {
 		ptr[n] = buf + n * pad;
 		if (row[n] < 0) memset(buf + n * pad, 0, (size_t)width * sizeof *buf);
-		else if (x->d.dtype == CX_F32) ptr[n] = (const float *)(const void *)(from + row[n] * st[1] * 4);
+		else if (x->d.dtype == CX_F32)
+			ptr[n] = (const float *)(const void *)(from + row[n] * st[1] * 4);
 		else cx_row_load(buf + n * pad, from + row[n] * st[1] * size, x->d.dtype, 1, width);
 	}
 	for (int64_t j = nk; j < KB + 8; j++) ptr[j] = ptr[nk - 1];
@@ -259,8 +283,8 @@ static void unit(attn *a, const seq *q, int64_t hk, int64_t r0, int64_t n)
 		int64_t t = q->q0 + (r0 + i) / group, h = hk * group + (r0 + i) % group;
 		int64_t pos = t - q->q1 + q->n_kv; /* bottom-right aligned */
 		float *qb = a->qb + i * a->dp;
-		const float *p = cx_row_load(qb, cx_at_off(a->q, q->b * a->qs[0] + t * a->qs[1] + h * a->qs[2]),
-			a->q->d.dtype, 1, a->d);
+		const float *p = cx_row_load(qb,
+			cx_at_off(a->q, q->b * a->qs[0] + t * a->qs[1] + h * a->qs[2]), a->q->d.dtype, 1, a->d);
 		if (p != qb) memcpy(qb, p, (size_t)a->d * sizeof *p);
 		memset(qb + a->d, 0, (size_t)(a->dp - a->d) * sizeof *qb);
 		w.t[i] = t;
@@ -283,10 +307,13 @@ static void unit(attn *a, const seq *q, int64_t hk, int64_t r0, int64_t n)
 	}
 	for (int64_t i = 0; i < n; i++) {
 		float *o = a->ob + i * a->dvp;
-		char *yp = cx_at_off(a->y, ((q->b * (a->q->d.rank == 4 ? a->q->d.dim[1] : 0) + w.t[i]) * a->n_heads + w.h[i]) * a->dv);
+		char *yp = cx_at_off(a->y,
+			((q->b * (a->q->d.rank == 4 ? a->q->d.dim[1] : 0) + w.t[i]) * a->n_heads + w.h[i]) *
+				a->dv);
 		v16 l = v16_set1(w.l[i]);
 		if (w.m[i] == -INFINITY && w.l[i] == 0.0f) memset(o, 0, (size_t)a->dv * sizeof *o);
-		else for (int64_t c = 0; c < a->dvp; c += 16) v16_store(o + c, v16_div(v16_load(o + c), l));
+		else
+			for (int64_t c = 0; c < a->dvp; c += 16) v16_store(o + c, v16_div(v16_load(o + c), l));
 		cx_row_store(yp, a->y->d.dtype, 1, o, a->dv);
 	}
 }
@@ -300,7 +327,7 @@ static void sequence(attn *a, const seq *q, const cx_cpu_team *t, int64_t *turn)
 			if ((*turn)++ % t->n == t->rank) unit(a, q, hk, r, n - r < RB ? n - r : RB);
 }
 
-/* ---- the ops ------------------------------------------------------------------------------------------------ */
+/* ---- the ops ---- */
 
 static void init(attn *a, const cx_cpu_call *c, const cx_cpu_team *t)
 {
@@ -321,7 +348,7 @@ static void init(attn *a, const cx_cpu_call *c, const cx_cpu_team *t)
 	a->dv = a->v->d.dim[r - 1];
 	a->dp = cx_pad16(a->d);
 	a->dvp = cx_pad16(a->dv);
-	a->qb = (float *)c->scratch + t->rank * (RB + KB) * (a->dp + a->dvp);
+	a->qb = cx_f32(c->scratch) + t->rank * (RB + KB) * (a->dp + a->dvp);
 	a->ob = a->qb + RB * a->dp;
 	a->kb = a->ob + RB * a->dvp;
 	a->vb = a->kb + KB * a->dp;
@@ -336,13 +363,17 @@ static const cx_cpu_arg *aligned(const cx_cpu_call *c, uint32_t i, int64_t *st)
 	return &c->in[i];
 }
 
-static int64_t clampi(int64_t x, int64_t lo, int64_t hi) { return x < lo ? lo : x > hi ? hi : x; }
+static int64_t clampi(int64_t x, int64_t lo, int64_t hi)
+{
+	return x < lo ? lo : x > hi ? hi : x;
+}
 
 /* Rows that no sequence has are zeros. */
 static void zero_rows(const attn *a, const cx_cpu_team *t, int64_t from, int64_t to)
 {
 	uint64_t row = (uint64_t)(a->n_heads * a->dv) * cx_cpu_size(a->y->d.dtype);
-	if (t->rank == 0 && to > from) memset(a->y->p + (uint64_t)from * row, 0, (uint64_t)(to - from) * row);
+	if (t->rank == 0 && to > from)
+		memset(a->y->p + (uint64_t)from * row, 0, (uint64_t)(to - from) * row);
 }
 
 CX_CPU_FN(cx_attention_block_f32)
@@ -400,7 +431,8 @@ CX_CPU_FN(cx_paged_attention_block_f32)
 	a.table_stride = table->d.stride[1];
 	if (cx__desc_elems(&a.y->d) == 0) return;
 	for (int64_t b = 0; b < nb; b++) {
-		seq q = {0, clampi(qo[b], 0, total), clampi(qo[b + 1], 0, total), 0, len[b] < 0 ? 0 : len[b]};
+		seq q = {
+			0, clampi(qo[b], 0, total), clampi(qo[b + 1], 0, total), 0, len[b] < 0 ? 0 : len[b]};
 		a.table = (const int32_t *)table->p + b * table->d.stride[0];
 		sequence(&a, &q, t, &turn);
 	}

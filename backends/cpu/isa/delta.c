@@ -1,8 +1,10 @@
-/* delta.c - the gated delta rule, spec/llm.md 2.4 (token by token) and 2.5 (in chunks), f32 throughout.
+/* delta.c - the gated delta rule, spec/llm.md 2.4 (token by token) and 2.5 (in chunks), f32
+ * throughout.
  *
- * A unit of work is one v-head; its state S [dk,dv] is updated where it lies, 16 columns side by side.
- * Sums over dk and over tokens run in index order, so neither depends on the machine. Scratch, per thread: q, k, v, o
- * of a chunk, K', P, g, and a state for sequences that keep none. */
+ * A unit of work is one v-head; its state S [dk,dv] is updated where it lies, 16 columns side by
+ * side. Sums over dk and over tokens run in index order, so neither depends on the machine.
+ * Scratch, per thread: q, k, v, o of a chunk, K', P, g, and a state for sequences that keep none.
+ */
 #include "backends/cpu/isa/lane.h"
 #include "backends/cpu/isa/span.h"
 #include "backends/cpu/isa/vmath.h"
@@ -12,12 +14,14 @@ typedef struct delta {
 	int64_t first, h, hk, dk, dv, chunk;
 	float scale;
 	float *s; /* [dk,dv] */
-	float *q, *k, *v, *o, *kt, *p, *g; /* [n,dk] [n,dk] [n,dv] [n,dv] [dk,n] [n,n] [n]; v becomes delta */
+	float *q, *k, *v, *o, *kt, *p,
+		*g; /* [n,dk] [n,dk] [n,dv] [n,dv] [dk,n] [n,n] [n]; v becomes delta */
 } delta;
 
-/* y[i,:] = x[i,:] s (or += with add) for i < n: x [n,k] and s [k,m], rows ldx and lds apart, y rows ldy apart. */
-CX_INLINE void product_tile(float *y, int64_t ldy, const float *x, int64_t ldx, const float *s, int64_t lds, int64_t k,
-	size_t m, const int rows, bool add)
+/* y[i,:] = x[i,:] s (or += with add) for i < n: x [n,k] and s [k,m], rows ldx and lds apart, y rows
+ * ldy apart. */
+CX_INLINE void product_tile(float *y, int64_t ldy, const float *x, int64_t ldx, const float *s,
+	int64_t lds, int64_t k, size_t m, const int rows, bool add)
 {
 	v16 acc[4];
 	CX_UNROLL
@@ -31,14 +35,16 @@ CX_INLINE void product_tile(float *y, int64_t ldy, const float *x, int64_t ldx, 
 	for (int r = 0; r < rows; r++) v16_store_n(y + r * ldy, acc[r], m);
 }
 
-static void product(float *y, int64_t ldy, const float *x, int64_t ldx, const float *s, int64_t lds, int64_t n, int64_t k,
-	int64_t m, bool add)
+static void product(float *y, int64_t ldy, const float *x, int64_t ldx, const float *s, int64_t lds,
+	int64_t n, int64_t k, int64_t m, bool add)
 {
 	for (int64_t c = 0; c < m; c += 16) {
 		size_t w = m - c < 16 ? (size_t)(m - c) : 16;
 		int64_t i = 0;
-		for (; i + 4 <= n; i += 4) product_tile(y + i * ldy + c, ldy, x + i * ldx, ldx, s + c, lds, k, w, 4, add);
-		for (; i < n; i++) product_tile(y + i * ldy + c, ldy, x + i * ldx, ldx, s + c, lds, k, w, 1, add);
+		for (; i + 4 <= n; i += 4)
+			product_tile(y + i * ldy + c, ldy, x + i * ldx, ldx, s + c, lds, k, w, 4, add);
+		for (; i < n; i++)
+			product_tile(y + i * ldy + c, ldy, x + i * ldx, ldx, s + c, lds, k, w, 1, add);
 	}
 }
 
@@ -60,7 +66,8 @@ static void scale_row(float *y, float f, int64_t n)
 
 static void load_row(const cx_cpu_arg *a, int64_t t, int64_t h, int64_t n, float *y)
 {
-	const float *p = cx_row_load(y, cx_at_off(a, t * a->d.stride[0] + h * a->d.stride[1]), a->d.dtype, a->d.stride[2], n);
+	const float *p = cx_row_load(
+		y, cx_at_off(a, t * a->d.stride[0] + h * a->d.stride[1]), a->d.dtype, a->d.stride[2], n);
 	if (p != y) memcpy(y, p, (size_t)n * sizeof *y);
 }
 
@@ -84,10 +91,12 @@ static float gate(const delta *d, uint32_t i, int64_t t)
 static void store_token(const delta *d, int64_t t, const float *o)
 {
 	const cx_cpu_arg *y = &d->c->out[0];
-	cx_row_store(cx_at_off(y, (d->first + t) * y->d.stride[0] + d->h * y->d.stride[1]), y->d.dtype, 1, o, d->dv);
+	cx_row_store(cx_at_off(y, (d->first + t) * y->d.stride[0] + d->h * y->d.stride[1]), y->d.dtype,
+		1, o, d->dv);
 }
 
-/* S = e^g S; m = S'k; delta = beta (v - m); S += k delta'; o = S'q: two passes over 16 columns of S. */
+/* S = e^g S; m = S'k; delta = beta (v - m); S += k delta'; o = S'q: two passes over 16 columns of
+ * S. */
 static void step(const delta *d, int64_t t)
 {
 	v16 decay = v16_set1(exp1(gate(d, 3, t))), beta = v16_set1(gate(d, 4, t));
@@ -112,8 +121,9 @@ static void step(const delta *d, int64_t t)
 	store_token(d, t, d->o);
 }
 
-/* Tokens t0 .. t0+n-1: (I+A) D = diag(beta) V - diag(beta e^G) K S by forward substitution; O = diag(e^G) Q S + P D;
- * S = e^G_last S + (diag(e^(G_last-G)) K)' D. Decays are formed from differences of G, which are at most 0. */
+/* Tokens t0 .. t0+n-1: (I+A) D = diag(beta) V - diag(beta e^G) K S by forward substitution; O =
+ * diag(e^G) Q S + P D; S = e^G_last S + (diag(e^(G_last-G)) K)' D. Decays are formed from
+ * differences of G, which are at most 0. */
 static void chunk(const delta *d, int64_t t0, int64_t n)
 {
 	int64_t dk = d->dk, dv = d->dv;
@@ -126,7 +136,8 @@ static void chunk(const delta *d, int64_t t0, int64_t n)
 		float beta = gate(d, 4, t0 + i), eg = exp1(d->g[i]), *v = d->v + i * dv;
 		for (int64_t j = 0; j < dv; j++) v[j] = beta * (v[j] - eg * d->o[i * dv + j]);
 		for (int64_t p = 0; p < i; p++)
-			d->p[p] = -beta * exp1(d->g[i] - d->g[p]) * cx_dot_f32(d->k + i * dk, d->k + p * dk, dk);
+			d->p[p] =
+				-beta * exp1(d->g[i] - d->g[p]) * cx_dot_f32(d->k + i * dk, d->k + p * dk, dk);
 		product(v, dv, d->p, n, d->v, dv, 1, i, dv, true);
 	}
 	product(d->o, dv, d->q, dk, d->s, dv, n, dk, dv, false);
@@ -150,33 +161,40 @@ CX_CPU_FN(cx_delta_rule_head_f32)
 	const cx_attr_delta *at = c->attr;
 	const cx_desc *q = &c->in[0].d, *v = &c->in[2].d;
 	const cx_cpu_arg *state = &c->out[1], *y = &c->out[0];
-	int64_t n_rows = q->dim[0], nk = q->dim[1], nv = v->dim[1], n_seq = cx_span_count(c, 6, 7), n, used = 0;
+	int64_t n_rows = q->dim[0], nk = q->dim[1], nv = v->dim[1], n_seq = cx_span_count(c, 6, 7), n,
+			used = 0;
 	delta d = {.c = c, .dk = q->dim[2], .dv = v->dim[2]};
 	d.chunk = at->chunk == 0 ? 1 : at->chunk < n_rows ? at->chunk : n_rows;
 	n = d.chunk;
 	d.scale = at->scale != 0.0f ? at->scale : 1.0f / sqrtf((float)d.dk);
-	d.q = (float *)c->scratch + t->rank * (cx_pad16(n * d.dk) * 3 + cx_pad16(n * d.dv) * 2 + cx_pad16(n) +
-		cx_pad16(n * n) + cx_pad16(d.dk * d.dv));
+	d.q =
+		cx_f32(c->scratch) + t->rank * (cx_pad16(n * d.dk) * 3 + cx_pad16(n * d.dv) * 2 +
+											cx_pad16(n) + cx_pad16(n * n) + cx_pad16(d.dk * d.dv));
 	d.k = d.q + cx_pad16(n * d.dk);
 	d.kt = d.k + cx_pad16(n * d.dk);
 	d.v = d.kt + cx_pad16(n * d.dk);
 	d.o = d.v + cx_pad16(n * d.dv);
 	d.g = d.o + cx_pad16(n * d.dv);
 	d.p = d.g + cx_pad16(n);
-	for (int64_t u = 0; u < n_seq * nv; u++) { /* a head stays with one thread: sequences may share a slot */
+	for (int64_t u = 0; u < n_seq * nv;
+		 u++) { /* a head stays with one thread: sequences may share a slot */
 		cx_span s = cx_span_at(c, u / nv, 6, 7, n_rows, state->d.dim[0]);
 		d.h = u % nv;
 		if (s.end <= s.first || d.h % t->n != t->rank) continue;
 		d.first = s.first;
 		d.hk = at->tiled ? d.h % nk : d.h / (nv / nk);
 		d.s = d.p + cx_pad16(n * n);
-		if (s.slot >= 0) d.s = (float *)(void *)state->p + s.slot * state->d.stride[0] + d.h * state->d.stride[1];
+		if (s.slot >= 0)
+			d.s =
+				cx_f32(state->p) + s.slot * state->d.stride[0] + d.h * state->d.stride[1];
 		else memset(d.s, 0, (size_t)(d.dk * d.dv) * sizeof *d.s);
 		for (int64_t i = 0; i < s.end - s.first; i += at->chunk ? d.chunk : 1)
-			if (at->chunk) chunk(&d, i, s.end - s.first - i < d.chunk ? s.end - s.first - i : d.chunk);
+			if (at->chunk)
+				chunk(&d, i, s.end - s.first - i < d.chunk ? s.end - s.first - i : d.chunk);
 			else step(&d, i);
 	}
-	for (int64_t r = 0; r < n_rows && t->rank == 0 && cx_cpu_has(c, 6); r++) { /* rows of no sequence */
+	for (int64_t r = 0; r < n_rows && t->rank == 0 && cx_cpu_has(c, 6);
+		 r++) { /* rows of no sequence */
 		cx_span s = {0, 0, 0};
 		for (; used < n_seq; used++) {
 			s = cx_span_at(c, used, 6, 7, n_rows, state->d.dim[0]);

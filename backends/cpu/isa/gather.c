@@ -1,4 +1,5 @@
-/* gather.c - rows by index: gather (also out of block formats), scatter, embed_sum; cast of block formats. */
+/* gather.c - rows by index: gather (also out of block formats), scatter, embed_sum; cast of block
+ * formats. */
 #include "backends/cpu/isa/kernels.h"
 #include "backends/cpu/isa/lane.h"
 #include "backends/cpu/isa/nd.h"
@@ -9,17 +10,19 @@ static void unblock(const cx_cpu_arg *x, int64_t off, int64_t n, float *y)
 	const cx_dtype_info *info = cx_dtype_get(x->d.dtype);
 	int64_t cols = x->d.dim[x->d.rank - 1], rows = cx__desc_elems(&x->d) / (cols ? cols : 1);
 	if (x->d.dtype == CX_I8C) {
-		for (int64_t i = 0; i < n; i += cols) cx_dequant_i8c_row(x->p, rows, cols, (off + i) / cols, y + i);
+		for (int64_t i = 0; i < n; i += cols)
+			cx_dequant_i8c_row(x->p, rows, cols, (off + i) / cols, y + i);
 		return;
 	}
-	CX_ISA_NAME(cx__to_f32)(x->d.dtype, x->p + off / info->block_elems * info->block_bytes, y, (size_t)n);
+	CX_ISA_NAME(cx__to_f32)
+	(x->d.dtype, x->p + off / info->block_elems * info->block_bytes, y, (size_t)n);
 }
 
 CX_CPU_FN(cx_cast_row_block)
 {
 	const cx_cpu_arg *x = &c->in[0], *y = &c->out[0];
 	int64_t cols = x->d.dim[x->d.rank - 1], rows = cols ? cx__desc_elems(&x->d) / cols : 0, lo, hi;
-	float *buf = (float *)c->scratch + t->rank * cx_pad16(cols);
+	float *buf = cx_f32(c->scratch) + t->rank * cx_pad16(cols);
 	cx_cpu_share(t, rows, 1, &lo, &hi);
 	for (int64_t r = lo; r < hi; r++) {
 		void *yp = cx_at_off(y, r * cols);
@@ -48,7 +51,9 @@ CX_CPU_FN(cx_gather_row_any)
 		char *yp = cx_at_off(y, r * inner);
 		if (row < 0 || row >= x->d.dim[axis]) memset(yp, 0, (size_t)inner * size);
 		else if (block) unblock(x, row * inner, inner, (float *)(void *)yp);
-		else memcpy(yp, cx_at_off(x, cx_cpu_off(&lead, -1, r / n_idx) + row * x->d.stride[axis]), (size_t)inner * size);
+		else
+			memcpy(yp, cx_at_off(x, cx_cpu_off(&lead, -1, r / n_idx) + row * x->d.stride[axis]),
+				(size_t)inner * size);
 	}
 }
 
@@ -58,13 +63,15 @@ static void add_row(const cx_cpu_arg *y, int64_t to, const cx_cpu_arg *x, int64_
 	cx_dtype dt = y->d.dtype;
 	if (!cx_cpu_is_float(dt)) {
 		for (int64_t j = 0; j < n; j++)
-			cx_put_i64(y->p, dt, to + j, (int64_t)((uint64_t)cx_get_i64(y->p, dt, to + j) +
-				(uint64_t)cx_get_i64(x->p, dt, from + j)));
+			cx_put_i64(y->p, dt, to + j,
+				(int64_t)((uint64_t)cx_get_i64(y->p, dt, to + j) +
+						  (uint64_t)cx_get_i64(x->p, dt, from + j)));
 		return;
 	}
 	for (int64_t j = 0; j < n; j += 16) {
 		size_t k = n - j < 16 ? (size_t)(n - j) : 16;
-		v16 v = v16_add(v16_load_as(dt, y->p, (size_t)(to + j), k), v16_load_as(dt, x->p, (size_t)(from + j), k));
+		v16 v = v16_add(v16_load_as(dt, y->p, (size_t)(to + j), k),
+			v16_load_as(dt, x->p, (size_t)(from + j), k));
 		v16_store_as(dt, y->p, (size_t)(to + j), v, k);
 	}
 }
@@ -91,7 +98,7 @@ CX_CPU_FN(cx_embed_sum_row_f32)
 {
 	const cx_cpu_arg *y = &c->out[0];
 	int64_t n = y->d.dim[1], lo, hi, pad = cx_pad16(n);
-	float *buf = (float *)c->scratch + t->rank * 2 * pad;
+	float *buf = cx_f32(c->scratch) + t->rank * 2 * pad;
 	cx_cpu_share(t, y->d.dim[0], 1, &lo, &hi);
 	for (int64_t e = lo; e < hi; e++) {
 		void *yp = cx_at_off(y, e * n);
@@ -102,7 +109,8 @@ CX_CPU_FN(cx_embed_sum_row_f32)
 			int64_t row = ((const int32_t *)idx->p)[e * idx->d.stride[0]];
 			const float *x;
 			if (row < 0 || row >= table->d.dim[0]) continue;
-			x = cx_row_load(buf + pad, cx_at_off(table, row * table->d.stride[0]), table->d.dtype, table->d.stride[1], n);
+			x = cx_row_load(buf + pad, cx_at_off(table, row * table->d.stride[0]), table->d.dtype,
+				table->d.stride[1], n);
 			for (int64_t j = 0; j < n; j += 16) {
 				size_t k = n - j < 16 ? (size_t)(n - j) : 16;
 				v16_store_n(sum + j, v16_add(v16_load_n(sum + j, k), v16_load_n(x + j, k)), k);

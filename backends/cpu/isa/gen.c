@@ -3,7 +3,8 @@
 
 static void philox(uint64_t block, const uint32_t key[4], uint32_t out[4])
 {
-	uint32_t c[4] = {(uint32_t)block, (uint32_t)(block >> 32), key[2], key[3]}, k0 = key[0], k1 = key[1];
+	uint32_t c[4] = {(uint32_t)block, (uint32_t)(block >> 32), key[2], key[3]}, k0 = key[0],
+			 k1 = key[1];
 	for (int round = 0; round < 10; round++) {
 		uint64_t p0 = (uint64_t)0xD2511F53u * c[0], p1 = (uint64_t)0xCD9E8D57u * c[2];
 		uint32_t n0 = (uint32_t)(p1 >> 32) ^ c[1] ^ k0, n2 = (uint32_t)(p0 >> 32) ^ c[3] ^ k1;
@@ -17,7 +18,8 @@ static void philox(uint64_t block, const uint32_t key[4], uint32_t out[4])
 	memcpy(out, c, sizeof c);
 }
 
-/* Four elements per counter. Uniform: 24 high bits; normal: Box-Muller in double, words (0,1) and (2,3). */
+/* Four elements per counter. Uniform: 24 high bits; normal: Box-Muller in double, words (0,1) and
+ * (2,3). */
 CX_CPU_FN(cx_random_block_any)
 {
 	const cx_attr_random *at = c->attr;
@@ -43,7 +45,7 @@ CX_CPU_FN(cx_random_block_any)
 			angle = 6.283185307179586 * ((double)(pair[1] >> 8) * 0x1p-24);
 			f[j] = (float)(radius * (j % 2 ? sin(angle) : cos(angle)));
 		}
-		memcpy((float *)y->p + 4 * b, f, (size_t)m * 4);
+		memcpy(cx_f32(y->p) + 4 * b, f, (size_t)m * 4);
 	}
 }
 

@@ -1,9 +1,15 @@
-/* index.c - argmax, topk, cumsum along one axis. Integers are compared and summed exactly, in int64.
+/* index.c - argmax, topk, cumsum along one axis. Integers are compared and summed exactly, in
+ * int64.
  *
- * Order of topk and argmax: larger (or smaller) first, NaN counts as the largest, ties go to the lowest index. */
+ * Order of topk and argmax: larger (or smaller) first, NaN counts as the largest, ties go to the
+ * lowest index. */
 #include "backends/cpu/isa/lane.h"
 
-typedef struct item { float f; int32_t i; int64_t l; } item;
+typedef struct item {
+	float f;
+	int32_t i;
+	int64_t l;
+} item;
 
 /* True if a comes before b. */
 CX_INLINE bool before(const item *a, const item *b, bool is_int, bool smallest)
@@ -70,7 +76,7 @@ CX_CPU_FN(cx_argmax_row_any)
 	for (int64_t r = lo; r < hi; r++) {
 		int64_t off = cx_cpu_off(&x->d, axis, r);
 		if (x->d.dtype == CX_F32 && s == 1) {
-			((int32_t *)y->p)[r] = (int32_t)argmax_f32((const float *)x->p + off, n);
+			((int32_t *)y->p)[r] = (int32_t)argmax_f32(cx_f32(x->p) + off, n);
 			continue;
 		}
 		item best = item_at(x, off, 0, is_int);
@@ -97,19 +103,23 @@ static void sift(item *heap, int64_t n, int64_t i, bool is_int, bool smallest)
 	heap[i] = e;
 }
 
-/* The k first of a row, in order: a heap of the best so far, then heap sort. Scratch: k items per thread. */
+/* The k first of a row, in order: a heap of the best so far, then heap sort. Scratch: k items per
+ * thread. */
 CX_CPU_FN(cx_topk_row_any)
 {
 	const cx_attr_topk *at = c->attr;
 	const cx_cpu_arg *x = &c->in[0], *y = &c->out[0], *yi = &c->out[1];
 	int32_t axis = (int32_t)at->axis;
-	int64_t n = x->d.dim[axis], s = x->d.stride[axis], k = at->k, rows = cx__desc_elems(&x->d) / n, lo, hi;
+	int64_t n = x->d.dim[axis], s = x->d.stride[axis], k = at->k, rows = cx__desc_elems(&x->d) / n,
+			lo, hi;
 	bool is_int = cx_cpu_is_int(x->d.dtype), small = at->smallest;
 	uint32_t size = cx_cpu_size(x->d.dtype);
-	item *heap = (item *)(void *)(c->scratch + (uint64_t)t->rank * (((uint64_t)k * sizeof(item) + 63) / 64 * 64));
+	item *heap = (item *)(void *)(c->scratch + (uint64_t)t->rank *
+												   (((uint64_t)k * sizeof(item) + 63) / 64 * 64));
 	cx_cpu_share(t, rows, 1, &lo, &hi);
 	for (int64_t r = lo; r < hi; r++) {
-		int64_t off = cx_cpu_off(&x->d, axis, r), yo = cx_cpu_off(&y->d, axis, r), io = cx_cpu_off(&yi->d, axis, r);
+		int64_t off = cx_cpu_off(&x->d, axis, r), yo = cx_cpu_off(&y->d, axis, r),
+				io = cx_cpu_off(&yi->d, axis, r);
 		for (int64_t i = 0; i < k; i++) heap[i] = item_at(x, off + i * s, i, is_int);
 		for (int64_t i = k / 2 - 1; i >= 0; i--) sift(heap, k, i, is_int, small);
 		for (int64_t i = k; i < n; i++) {
@@ -125,7 +135,8 @@ CX_CPU_FN(cx_topk_row_any)
 			sift(heap, m, 0, is_int, small);
 		}
 		for (int64_t i = 0; i < k; i++) {
-			memcpy(cx_at_off(y, yo + i * y->d.stride[axis]), x->p + (off + heap[i].i * s) * size, size);
+			memcpy(cx_at_off(y, yo + i * y->d.stride[axis]), x->p + (off + heap[i].i * s) * size,
+				size);
 			((int32_t *)yi->p)[io + i * yi->d.stride[axis]] = heap[i].i;
 		}
 	}

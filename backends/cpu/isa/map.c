@@ -1,8 +1,10 @@
-/* map.c - elementwise ops and map programs: tiles of 512 elements go through the program one instruction at a time.
+/* map.c - elementwise ops and map programs: tiles of 512 elements go through the program one
+ * instruction at a time.
  *
- * Operands that are f32 and lie as the result does are read where they are, and the last instruction writes straight
- * into an f32 result; everything else passes through slots, which stay in the first-level cache. An operand with inner
- * stride 0 is spread once per row. A reduction adds the tile's elements to 16 lanes: element i of a row to lane i mod 16. */
+ * Operands that are f32 and lie as the result does are read where they are, and the last
+ * instruction writes straight into an f32 result; everything else passes through slots, which stay
+ * in the first-level cache. An operand with inner stride 0 is spread once per row. A reduction adds
+ * the tile's elements to 16 lanes: element i of a row to lane i mod 16. */
 #include "backends/cpu/map.h"
 #include "backends/cpu/isa/lane.h"
 #include "backends/cpu/isa/map_ops.h"
@@ -13,14 +15,18 @@ typedef struct tile {
 	const cx_cpu_call *c;
 	const cx_map_plan *p;
 	char *slots;
-	const void *at[CX_MAP_REGS]; /* where each register's tile is now */
-	int64_t row, col, n_rows, n; /* n elements: one row from col on, or n_rows whole rows */
-	int64_t splat_off[CX_PROG_MAX_IN]; /* element that the slot of an operand with inner stride 0 is filled with, -1: none */
+	const void *at[CX_MAP_REGS];       /* where each register's tile is now */
+	int64_t row, col, n_rows, n;       /* n elements: one row from col on, or n_rows whole rows */
+	int64_t splat_off[CX_PROG_MAX_IN]; /* element that the slot of an operand with inner stride 0 is
+										  filled with, -1: none */
 } tile;
 
-static void *slot_of(const tile *t, uint32_t reg) { return t->slots + (size_t)t->p->slot[reg] * t->p->slot_bytes; }
+static void *slot_of(const tile *t, uint32_t reg)
+{
+	return t->slots + (size_t)t->p->slot[reg] * t->p->slot_bytes;
+}
 
-/* ---- elements ------------------------------------------------------------------------------------------- */
+/* ---- elements ---- */
 
 /* k elements of memory, `stride` apart, into a register's slot at element i. */
 static void widen(void *slot, int64_t i, const void *p, cx_dtype dtype, int64_t stride, int64_t k)
@@ -39,9 +45,12 @@ static void widen(void *slot, int64_t i, const void *p, cx_dtype dtype, int64_t 
 
 static void wrap(int64_t *y, cx_dtype t, int64_t n)
 {
-	if (t == CX_I32) for (int64_t i = 0; i < n; i++) y[i] = (int32_t)(uint32_t)(uint64_t)y[i];
-	if (t == CX_U8) for (int64_t i = 0; i < n; i++) y[i] = (uint8_t)(uint64_t)y[i];
-	if (t == CX_I8) for (int64_t i = 0; i < n; i++) y[i] = (int8_t)(uint8_t)(uint64_t)y[i];
+	if (t == CX_I32)
+		for (int64_t i = 0; i < n; i++) y[i] = (int32_t)(uint32_t)(uint64_t)y[i];
+	if (t == CX_U8)
+		for (int64_t i = 0; i < n; i++) y[i] = (uint8_t)(uint64_t)y[i];
+	if (t == CX_I8)
+		for (int64_t i = 0; i < n; i++) y[i] = (int8_t)(uint8_t)(uint64_t)y[i];
 }
 
 /* Rounds f32 registers to a 16-bit type and back. */
@@ -100,7 +109,7 @@ static void narrow(void *p, cx_dtype to, const void *x, cx_dtype from, int64_t n
 	}
 }
 
-/* ---- a tile --------------------------------------------------------------------------------------------- */
+/* ---- a tile ---- */
 
 static int64_t row_off(const tile *t, uint32_t i, int64_t row)
 {
@@ -164,7 +173,8 @@ static void choose(tile *t, const cx_instr *in, void *y)
 	const float *a = t->at[in->b], *b = t->at[in->c];
 	for (int64_t i = 0; i < t->n; i += 16) {
 		size_t k = t->n - i < 16 ? (size_t)(t->n - i) : 16;
-		v16 v = v16_select(v16_eq(v16_load_n(m + i, k), v16_zero()), v16_load_n(b + i, k), v16_load_n(a + i, k));
+		v16 v = v16_select(
+			v16_eq(v16_load_n(m + i, k), v16_zero()), v16_load_n(b + i, k), v16_load_n(a + i, k));
 		v16_store_n((float *)y + i, v, k);
 	}
 }
@@ -216,7 +226,7 @@ static void run_tile(tile *t)
 	}
 }
 
-/* ---- reductions ----------------------------------------------------------------------------------------- */
+/* ---- reductions ---- */
 
 CX_INLINE v16 fold(int64_t kind, v16 acc, v16 x)
 {
@@ -265,7 +275,8 @@ static void reduce_rows(tile *t)
 		for (uint32_t o = p->prog.n_out; o-- > 0;) {
 			const float *x = as_kind(t, p->prog.out[o], false, tmp);
 			for (int64_t r = 0; r < t->n_rows; r++)
-				put_result(t, o, t->row + r, fold_run(p->reduce, v16_set1(start), x + r * p->n_inner, p->n_inner));
+				put_result(t, o, t->row + r,
+					fold_run(p->reduce, v16_set1(start), x + r * p->n_inner, p->n_inner));
 		}
 		return;
 	}
@@ -286,14 +297,16 @@ CX_CPU_FN(cx_map_tile_any)
 	char slots[CX_MAP_REGS * TILE * 8] __attribute__((aligned(64)));
 	tile m = {.c = c, .p = p, .slots = slots};
 	bool by_rows = p->reduce || p->rows_per_tile > 1;
-	int64_t units = by_rows ? (p->n_outer + p->rows_per_tile - 1) / p->rows_per_tile : p->n_outer * p->tiles_per_row;
+	int64_t units = by_rows ? (p->n_outer + p->rows_per_tile - 1) / p->rows_per_tile
+							: p->n_outer * p->tiles_per_row;
 	int64_t lo, hi;
 	for (uint32_t i = 0; i < CX_PROG_MAX_IN; i++) m.splat_off[i] = -1;
 	cx_cpu_share(t, units, 1, &lo, &hi);
 	for (int64_t u = lo; u < hi; u++) {
 		if (by_rows) {
 			m.row = u * p->rows_per_tile;
-			m.n_rows = p->n_outer - m.row < p->rows_per_tile ? p->n_outer - m.row : p->rows_per_tile;
+			m.n_rows =
+				p->n_outer - m.row < p->rows_per_tile ? p->n_outer - m.row : p->rows_per_tile;
 			m.n = m.n_rows * p->n_inner;
 		} else {
 			m.row = u / p->tiles_per_row;

@@ -1,6 +1,8 @@
-/* map_ops.c - scalar.def as functions over a tile: f32 in vectors of the machine's own width, int64 one by one.
+/* map_ops.c - scalar.def as functions over a tile: f32 in vectors of the machine's own width, int64
+ * one by one.
  *
- * The result never depends on where in a tile an element lies: every lane computes alone. y may be a or b. */
+ * The result never depends on where in a tile an element lies: every lane computes alone. y may be
+ * a or b. */
 #include "backends/cpu/isa/map_ops.h"
 #include "backends/cpu/isa/lane.h"
 #include "backends/cpu/isa/vmath.h"
@@ -16,7 +18,8 @@ typedef float mf __attribute__((vector_size(W * 4)));
 typedef int32_t mi __attribute__((vector_size(W * 4)));
 typedef float mf_mem __attribute__((vector_size(W * 4), aligned(4), may_alias));
 
-/* A v16 function on W lanes: the other lanes are computed by nobody, the compiler sees that they are not used. */
+/* A v16 function on W lanes: the other lanes are computed by nobody, the compiler sees that they
+ * are not used. */
 CX_INLINE v16 widen(mf x)
 {
 #if defined(CX_ISA_avx512)
@@ -37,8 +40,14 @@ CX_INLINE mf narrow(v16 x)
 	return x.q[0];
 #endif
 }
-CX_INLINE mf load(const float *p) { return *(const mf_mem *)p; }
-CX_INLINE void store(float *p, mf x) { *(mf_mem *)p = x; }
+CX_INLINE mf load(const float *p)
+{
+	return *(const mf_mem *)p;
+}
+CX_INLINE void store(float *p, mf x)
+{
+	*(mf_mem *)p = x;
+}
 CX_INLINE mf load_n(const float *p, int64_t n)
 {
 	float t[W] = {0};
@@ -51,8 +60,14 @@ CX_INLINE void store_n(float *p, mf x, int64_t n)
 	store(t, x);
 	memcpy(p, t, (size_t)n * sizeof *t);
 }
-CX_INLINE mf splat(float v) { return v - (mf){0}; }
-CX_INLINE mf pick(mi m, mf a, mf b) { return (mf)((m & (mi)a) | (~m & (mi)b)); }
+CX_INLINE mf splat(float v)
+{
+	return v - (mf){0};
+}
+CX_INLINE mf pick(mi m, mf a, mf b)
+{
+	return (mf)((m & (mi)a) | (~m & (mi)b));
+}
 
 #undef CX_SEL
 #define CX_SEL(cond, a, b) pick((cond), (a), (b))
@@ -70,12 +85,13 @@ CX_INLINE mf pick(mi m, mf a, mf b) { return (mf)((m & (mi)a) | (~m & (mi)b)); }
 #define CX_CEIL(x) narrow(v16_ceil(widen(x)))
 #define CX_ROUND(x) narrow(v16_rint(widen(x)))
 #define CX_FABS(x) narrow(v16_abs(widen(x)))
-/* 1 - erf(x) to a few units in the last place of the result, also where it is tiny: 1 - erf near 0; from 0.5 on
- * t exp(-x^2 + P(t)), t = 1 / (1 + x/2), P of Press et al., Numerical Recipes 6.2, with the rounding of x^2 put back. */
+/* 1 - erf(x) to a few units in the last place of the result, also where it is tiny: 1 - erf near 0;
+ * from 0.5 on t exp(-x^2 + P(t)), t = 1 / (1 + x/2), P of Press et al., Numerical Recipes 6.2, with
+ * the rounding of x^2 put back. */
 CX_INLINE v16 erfc_lanes(v16 x)
 {
-	static const float coef[] = {0.17087277f, -0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f, -0.18628806f,
-		0.09678418f, 0.37409196f, 1.00002368f, -1.26551223f};
+	static const float coef[] = {0.17087277f, -0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f,
+		-0.18628806f, 0.09678418f, 0.37409196f, 1.00002368f, -1.26551223f};
 	v16 one = v16_set1(1.0f), big = v16_set1(20.0f), z = v16_abs(x), t, s, lo, p, r;
 	z = v16_select(v16_gt(z, big), big, z); /* the result is 0 from 10.1 on */
 	t = v16_div(one, v16_fma(v16_set1(0.5f), z, one));
@@ -97,40 +113,58 @@ CX_INLINE mf pow_lanes(mf a, mf b)
 }
 #define CX_POW(a, b) pow_lanes((a), (b))
 
-#define CX_MAP1(name, fexpr, iexpr)                                                                     \
-	static void float_##name(float *y, const cx_tile_args *o, int64_t n)                            \
-	{                                                                                               \
-		const float *pa = o->a;                                                                 \
-		int64_t i = 0;                                                                          \
-		for (; i + W <= n; i += W) { mf x = load(pa + i); store(y + i, fexpr); }                \
-		if (i < n) { mf x = load_n(pa + i, n - i); store_n(y + i, fexpr, n - i); }              \
+#define CX_MAP1(name, fexpr, iexpr)                                                                \
+	static void float_##name(float *y, const cx_tile_args *o, int64_t n)                           \
+	{                                                                                              \
+		const float *pa = o->a;                                                                    \
+		int64_t i = 0;                                                                             \
+		for (; i + W <= n; i += W) {                                                               \
+			mf x = load(pa + i);                                                                   \
+			store(y + i, fexpr);                                                                   \
+		}                                                                                          \
+		if (i < n) {                                                                               \
+			mf x = load_n(pa + i, n - i);                                                          \
+			store_n(y + i, fexpr, n - i);                                                          \
+		}                                                                                          \
 	}
-#define CX_MAP1P(name, fexpr, iexpr)                                                                    \
-	static void float_##name(float *y, const cx_tile_args *o, int64_t n)                            \
-	{                                                                                               \
-		const float *pa = o->a;                                                                 \
-		mf p = splat(o->p), q = splat(o->q);                                                    \
-		int64_t i = 0;                                                                          \
-		for (; i + W <= n; i += W) { mf x = load(pa + i); store(y + i, fexpr); }                \
-		if (i < n) { mf x = load_n(pa + i, n - i); store_n(y + i, fexpr, n - i); }              \
+#define CX_MAP1P(name, fexpr, iexpr)                                                               \
+	static void float_##name(float *y, const cx_tile_args *o, int64_t n)                           \
+	{                                                                                              \
+		const float *pa = o->a;                                                                    \
+		mf p = splat(o->p), q = splat(o->q);                                                       \
+		int64_t i = 0;                                                                             \
+		for (; i + W <= n; i += W) {                                                               \
+			mf x = load(pa + i);                                                                   \
+			store(y + i, fexpr);                                                                   \
+		}                                                                                          \
+		if (i < n) {                                                                               \
+			mf x = load_n(pa + i, n - i);                                                          \
+			store_n(y + i, fexpr, n - i);                                                          \
+		}                                                                                          \
 	}
-#define CX_MAP2(name, fexpr, iexpr)                                                                     \
-	static void float_##name(float *y, const cx_tile_args *o, int64_t n)                            \
-	{                                                                                               \
-		const float *pa = o->a, *pb = o->b;                                                     \
-		int64_t i = 0;                                                                          \
-		for (; i + W <= n; i += W) { mf a = load(pa + i), b = load(pb + i); store(y + i, fexpr); } \
-		if (i < n) { mf a = load_n(pa + i, n - i), b = load_n(pb + i, n - i); store_n(y + i, fexpr, n - i); } \
+#define CX_MAP2(name, fexpr, iexpr)                                                                \
+	static void float_##name(float *y, const cx_tile_args *o, int64_t n)                           \
+	{                                                                                              \
+		const float *pa = o->a, *pb = o->b;                                                        \
+		int64_t i = 0;                                                                             \
+		for (; i + W <= n; i += W) {                                                               \
+			mf a = load(pa + i), b = load(pb + i);                                                 \
+			store(y + i, fexpr);                                                                   \
+		}                                                                                          \
+		if (i < n) {                                                                               \
+			mf a = load_n(pa + i, n - i), b = load_n(pb + i, n - i);                               \
+			store_n(y + i, fexpr, n - i);                                                          \
+		}                                                                                          \
 	}
 #include "graph/scalar.def"
 #undef CX_MAP1
 #undef CX_MAP1P
 #undef CX_MAP2
 
-#define CX_MAP1(name, ...)                                          \
-	static void act_##name(float *x, size_t n)                  \
-	{                                                           \
-		float_##name(x, &(cx_tile_args){.a = x}, (int64_t)n); \
+#define CX_MAP1(name, ...)                                                                         \
+	static void act_##name(float *x, size_t n)                                                     \
+	{                                                                                              \
+		float_##name(x, &(cx_tile_args){.a = x}, (int64_t)n);                                      \
 	}
 #define CX_MAP1P(name, ...)
 #define CX_MAP2(name, ...)
@@ -153,42 +187,54 @@ static cx_tile_act_fn *const acts[CX_OP_COUNT] = {
 typedef __int128 wide;
 #define CX_IDIV(a, b) ((b) == 0 ? 0 : (a) / (b))
 #define CX_NOINT 0
-#define INT_LOOP(decl, iexpr)                                             \
-	for (int64_t i = 0; i < n; i++) {                                 \
-		decl;                                                     \
-		y[i] = (int64_t)(uint64_t)(wide)(iexpr);                  \
+#define INT_LOOP(decl, iexpr)                                                                      \
+	for (int64_t i = 0; i < n; i++) {                                                              \
+		decl;                                                                                      \
+		y[i] = (int64_t)(uint64_t)(wide)(iexpr);                                                   \
 	}
-#define CX_MAP1(name, fexpr, iexpr)                                                            \
-	static void int_##name(int64_t *y, const cx_tile_args *o, int64_t n)                   \
-	{                                                                                      \
-		const int64_t *pa = o->a;                                                      \
-		INT_LOOP(wide x = pa[i]; (void)x, iexpr)                                       \
+#define CX_MAP1(name, fexpr, iexpr)                                                                \
+	static void int_##name(int64_t *y, const cx_tile_args *o, int64_t n)                           \
+	{                                                                                              \
+		const int64_t *pa = o->a;                                                                  \
+		INT_LOOP(wide x = pa[i]; (void)x, iexpr)                                                   \
 	}
-#define CX_MAP1P(name, fexpr, iexpr)                                                           \
-	static void int_##name(int64_t *y, const cx_tile_args *o, int64_t n)                   \
-	{                                                                                      \
-		const int64_t *pa = o->a;                                                      \
-		wide p = o->ip, q = o->iq;                                                     \
-		INT_LOOP(wide x = pa[i], iexpr)                                                \
+#define CX_MAP1P(name, fexpr, iexpr)                                                               \
+	static void int_##name(int64_t *y, const cx_tile_args *o, int64_t n)                           \
+	{                                                                                              \
+		const int64_t *pa = o->a;                                                                  \
+		wide p = o->ip, q = o->iq;                                                                 \
+		INT_LOOP(wide x = pa[i], iexpr)                                                            \
 	}
-#define CX_MAP2(name, fexpr, iexpr)                                                            \
-	static void int_##name(int64_t *y, const cx_tile_args *o, int64_t n)                   \
-	{                                                                                      \
-		const int64_t *pa = o->a, *pb = o->b;                                          \
-		INT_LOOP(wide a = pa[i]; wide b = pb[i]; (void)a; (void)b, iexpr)              \
+#define CX_MAP2(name, fexpr, iexpr)                                                                \
+	static void int_##name(int64_t *y, const cx_tile_args *o, int64_t n)                           \
+	{                                                                                              \
+		const int64_t *pa = o->a, *pb = o->b;                                                      \
+		INT_LOOP(wide a = pa[i]; wide b = pb[i]; (void)a; (void)b, iexpr)                          \
 	}
 #include "graph/scalar.def"
 #undef CX_MAP1
 #undef CX_MAP1P
 #undef CX_MAP2
 
-static const struct { cx_tile_f32 *f; cx_tile_i64 *i; } tiles[CX_OP_COUNT] = {
+static const struct {
+	cx_tile_f32 *f;
+	cx_tile_i64 *i;
+} tiles[CX_OP_COUNT] = {
 #define CX_MAP1(name, ...) [CX_OP_##name] = {float_##name, int_##name},
 #define CX_MAP1P(name, ...) [CX_OP_##name] = {float_##name, int_##name},
 #define CX_MAP2(name, ...) [CX_OP_##name] = {float_##name, int_##name},
 #include "graph/scalar.def"
 };
 
-cx_tile_act_fn *cx_tile_act(cx_op op) { return acts[op]; }
-cx_tile_f32 *cx_tile_float(cx_op op) { return tiles[op].f; }
-cx_tile_i64 *cx_tile_int(cx_op op) { return tiles[op].i; }
+cx_tile_act_fn *cx_tile_act(cx_op op)
+{
+	return acts[op];
+}
+cx_tile_f32 *cx_tile_float(cx_op op)
+{
+	return tiles[op].f;
+}
+cx_tile_i64 *cx_tile_int(cx_op op)
+{
+	return tiles[op].i;
+}

@@ -13,8 +13,14 @@ static void copy_view(const cx_cpu_team *t, const cx_cpu_arg *y, const cx_desc *
 		cx_nd_copy(&nd, cx_cpu_size(y->d.dtype), y->p, from, t);
 }
 
-CX_CPU_FN(cx_copy_line_any) { copy_view(t, &c->out[0], &c->in[0].d, c->in[0].p); }
-CX_CPU_FN(cx_assign_line_any) { copy_view(t, &c->out[0], &c->in[1].d, c->in[1].p); }
+CX_CPU_FN(cx_copy_line_any)
+{
+	copy_view(t, &c->out[0], &c->in[0].d, c->in[0].p);
+}
+CX_CPU_FN(cx_assign_line_any)
+{
+	copy_view(t, &c->out[0], &c->in[1].d, c->in[1].p);
+}
 
 /* permute, slice, broadcast as steps of their own: the view that they stand for, made dense. */
 CX_CPU_FN(cx_view_line_any)
@@ -46,7 +52,8 @@ CX_CPU_FN(cx_concat_line_any)
 		const cx_cpu_arg *x = &c->in[i];
 		cx_nd nd;
 		if (cx_nd_init(&nd, x->d.rank, x->d.dim, y->d.stride, x->d.stride))
-			cx_nd_copy(&nd, cx_cpu_size(y->d.dtype), cx_at_off(y, done * y->d.stride[at->axis]), x->p, t);
+			cx_nd_copy(
+				&nd, cx_cpu_size(y->d.dtype), cx_at_off(y, done * y->d.stride[at->axis]), x->p, t);
 		done += x->d.dim[at->axis];
 	}
 }
@@ -89,7 +96,9 @@ CX_CPU_FN(cx_pad_row_any)
 		}
 		int64_t before = rank ? at->before.v[last] : 0;
 		fill(yp, y->d.dtype, at->value, before);
-		if (nx) cx_nd_line(yp + before * size, cx_at_off(x, off), rank ? x->d.stride[last] : 1, nx, size);
+		if (nx)
+			cx_nd_line(
+				yp + before * size, cx_at_off(x, off), rank ? x->d.stride[last] : 1, nx, size);
 		fill(yp + (before + nx) * size, y->d.dtype, at->value, n - before - nx);
 	}
 }

@@ -1,5 +1,6 @@
-/* nd.c - strided copies: whole lines where the innermost axis is contiguous on both sides, 16 x 16 squares where the
- * source is contiguous along another axis (a transpose), else element by element. */
+/* nd.c - strided copies: whole lines where the innermost axis is contiguous on both sides, 16 x 16
+ * squares where the source is contiguous along another axis (a transpose), else element by element.
+ */
 #include "backends/cpu/isa/nd.h"
 
 enum { SQUARE = 16 };
@@ -26,8 +27,9 @@ bool cx_nd_init(cx_nd *nd, int32_t rank, const int64_t *dim, const int64_t *dst,
 }
 
 /* n elements with strides ds, ss. */
-#define STRIDED(type) \
-	for (int64_t i = 0; i < n; i++) ((type *)(void *)dst)[i * ds] = ((const type *)(const void *)src)[i * ss]
+#define STRIDED(type)                                                                              \
+	for (int64_t i = 0; i < n; i++)                                                                \
+	((type *)(void *)dst)[i * ds] = ((const type *)(const void *)src)[i * ss]
 static void line(char *dst, int64_t ds, const char *src, int64_t ss, int64_t n, uint32_t size)
 {
 	if (ds == 1 && ss == 1) {
@@ -35,10 +37,18 @@ static void line(char *dst, int64_t ds, const char *src, int64_t ss, int64_t n, 
 		return;
 	}
 	switch (size) {
-	case 1: STRIDED(uint8_t); break;
-	case 2: STRIDED(uint16_t); break;
-	case 4: STRIDED(uint32_t); break;
-	default: STRIDED(uint64_t); break;
+	case 1:
+		STRIDED(uint8_t);
+		break;
+	case 2:
+		STRIDED(uint16_t);
+		break;
+	case 4:
+		STRIDED(uint32_t);
+		break;
+	default:
+		STRIDED(uint64_t);
+		break;
 	}
 }
 
@@ -57,11 +67,14 @@ static void offsets(const cx_nd *nd, int32_t n, int64_t r, int64_t *d, int64_t *
 	}
 }
 
-/* The last two axes as squares: the source runs along the first of them, the destination along the second. */
-static void squares(const cx_nd *nd, uint32_t size, char *dst, const char *src, const cx_cpu_team *t)
+/* The last two axes as squares: the source runs along the first of them, the destination along the
+ * second. */
+static void squares(
+	const cx_nd *nd, uint32_t size, char *dst, const char *src, const cx_cpu_team *t)
 {
 	int32_t a = nd->rank - 2, b = nd->rank - 1;
-	int64_t na = (nd->dim[a] + SQUARE - 1) / SQUARE, nb = (nd->dim[b] + SQUARE - 1) / SQUARE, n = na * nb, lo, hi;
+	int64_t na = (nd->dim[a] + SQUARE - 1) / SQUARE, nb = (nd->dim[b] + SQUARE - 1) / SQUARE,
+			n = na * nb, lo, hi;
 	for (int32_t i = 0; i < a; i++) n *= nd->dim[i];
 	cx_cpu_share(t, n, 1, &lo, &hi);
 	for (int64_t u = lo; u < hi; u++) {
@@ -72,7 +85,8 @@ static void squares(const cx_nd *nd, uint32_t size, char *dst, const char *src, 
 		d += i0 * nd->dst[a] + j0 * nd->dst[b];
 		s += i0 * nd->src[a] + j0 * nd->src[b];
 		for (int64_t i = 0; i < ni; i++)
-			line(dst + (d + i * nd->dst[a]) * size, nd->dst[b], src + (s + i * nd->src[a]) * size, nd->src[b], nj, size);
+			line(dst + (d + i * nd->dst[a]) * size, nd->dst[b], src + (s + i * nd->src[a]) * size,
+				nd->src[b], nj, size);
 	}
 }
 
@@ -102,7 +116,8 @@ void cx_nd_copy(const cx_nd *nd, uint32_t size, char *dst, const char *src, cons
 	if (nd->rank == 1) { /* one line: cut it */
 		cx_cpu_share(t, nd->dim[0], 1024, &lo, &hi);
 		if (lo < hi)
-			line(dst + lo * nd->dst[0] * size, nd->dst[0], src + lo * nd->src[0] * size, nd->src[0], hi - lo, size);
+			line(dst + lo * nd->dst[0] * size, nd->dst[0], src + lo * nd->src[0] * size, nd->src[0],
+				hi - lo, size);
 		return;
 	}
 	for (int32_t i = 0; i < last; i++) rows *= nd->dim[i];

@@ -1,4 +1,5 @@
-/* norm.c - layernorm, rmsnorm, l2norm, groupnorm and add_norm: f32 arithmetic, one row (or group) at a time.
+/* norm.c - layernorm, rmsnorm, l2norm, groupnorm and add_norm: f32 arithmetic, one row (or group)
+ * at a time.
  *
  * Scratch: rows of f32 per thread. */
 #include "backends/cpu/isa/lane.h"
@@ -8,7 +9,8 @@ void cx_norm_row(float *y, const float *x, int64_t n, const cx_norm *p)
 {
 	float m = 0.0f, q;
 	v16 vm, vr, one = v16_set1(1.0f);
-	if (p->kind == CX_NORM_LAYER) { /* the second sum takes the rounding of the first one out: large offsets cost nothing */
+	if (p->kind == CX_NORM_LAYER) { /* the second sum takes the rounding of the first one out: large
+									   offsets cost nothing */
 		m = cx_sum_f32(x, n, 0.0f) / (float)n;
 		m += cx_sum_f32(x, n, m) / (float)n;
 	}
@@ -46,16 +48,20 @@ CX_CPU_FN(cx_norm_row_f32)
 	const cx_cpu_arg *x = &c->in[0], *y = &c->out[0];
 	int32_t axis = x->d.rank - 1;
 	int64_t n = x->d.dim[axis], rows = n ? cx__desc_elems(&x->d) / n : 0, pad = cx_pad16(n), lo, hi;
-	float *buf = (float *)c->scratch + (int64_t)t->rank * 2 * pad;
-	cx_norm p = {c->op == CX_OP_layernorm ? CX_NORM_LAYER : c->op == CX_OP_rmsnorm ? CX_NORM_RMS : CX_NORM_L2, at->eps,
-		at->plus_one, NULL, NULL, CX_F32, CX_F32};
+	float *buf = cx_f32(c->scratch) + (int64_t)t->rank * 2 * pad;
+	cx_norm p = {c->op == CX_OP_layernorm ? CX_NORM_LAYER
+				 : c->op == CX_OP_rmsnorm ? CX_NORM_RMS
+										  : CX_NORM_L2,
+		at->eps, at->plus_one, NULL, NULL, CX_F32, CX_F32};
 	weights(&p, c, 1);
 	cx_cpu_share(t, rows, 1, &lo, &hi);
 	for (int64_t r = lo; r < hi; r++) {
 		void *yp = cx_at_off(y, cx_cpu_off(&y->d, axis, r));
 		float *yb = cx_row_target(buf + pad, yp, y->d.dtype, y->d.stride[axis]);
-		cx_norm_row(yb, cx_row_load(buf, cx_at_off(x, cx_cpu_off(&x->d, axis, r)), x->d.dtype,
-			x->d.stride[axis], n), n, &p);
+		cx_norm_row(yb,
+			cx_row_load(
+				buf, cx_at_off(x, cx_cpu_off(&x->d, axis, r)), x->d.dtype, x->d.stride[axis], n),
+			n, &p);
 		cx_row_store(yp, y->d.dtype, y->d.stride[axis], yb, n);
 	}
 }
@@ -67,15 +73,18 @@ CX_CPU_FN(cx_add_norm_row_f32)
 	const cx_cpu_arg *a = &c->in[0], *b = &c->in[1], *s = &c->out[0], *y = &c->out[1];
 	int32_t axis = a->d.rank - 1;
 	int64_t n = a->d.dim[axis], rows = n ? cx__desc_elems(&a->d) / n : 0, pad = cx_pad16(n), lo, hi;
-	float *buf = (float *)c->scratch + (int64_t)t->rank * 3 * pad;
-	cx_norm p = {at->norm == 2 ? CX_NORM_LAYER : CX_NORM_RMS, at->eps, at->plus_one, NULL, NULL, CX_F32, CX_F32};
+	float *buf = cx_f32(c->scratch) + (int64_t)t->rank * 3 * pad;
+	cx_norm p = {at->norm == 2 ? CX_NORM_LAYER : CX_NORM_RMS, at->eps, at->plus_one, NULL, NULL,
+		CX_F32, CX_F32};
 	weights(&p, c, 2);
 	cx_cpu_share(t, rows, 1, &lo, &hi);
 	for (int64_t r = lo; r < hi; r++) {
-		const float *ab = cx_row_load(buf, cx_at_off(a, cx_cpu_off(&a->d, axis, r)), a->d.dtype, a->d.stride[axis], n);
-		const float *bb = cx_row_load(buf + pad, cx_at_off(b, cx_cpu_off(&b->d, axis, r)), b->d.dtype,
-			b->d.stride[axis], n);
-		void *sp = cx_at_off(s, cx_cpu_off(&s->d, axis, r)), *yp = cx_at_off(y, cx_cpu_off(&y->d, axis, r));
+		const float *ab = cx_row_load(
+			buf, cx_at_off(a, cx_cpu_off(&a->d, axis, r)), a->d.dtype, a->d.stride[axis], n);
+		const float *bb = cx_row_load(
+			buf + pad, cx_at_off(b, cx_cpu_off(&b->d, axis, r)), b->d.dtype, b->d.stride[axis], n);
+		void *sp = cx_at_off(s, cx_cpu_off(&s->d, axis, r)),
+			 *yp = cx_at_off(y, cx_cpu_off(&y->d, axis, r));
 		float *sb = cx_row_target(buf + 2 * pad, sp, s->d.dtype, s->d.stride[axis]);
 		float *yb = cx_row_target(buf, yp, y->d.dtype, y->d.stride[axis]);
 		for (int64_t i = 0; i < n; i += 16) {
@@ -94,11 +103,13 @@ CX_CPU_FN(cx_groupnorm_group_f32)
 	const cx_attr_groupnorm *at = c->attr;
 	const cx_cpu_arg *x = &c->in[0], *y = &c->out[0];
 	int64_t total = cx__desc_elems(&x->d), nb = x->d.dim[0], ch = x->d.dim[1], groups = at->groups;
-	int64_t inner = total ? total / nb / ch : 0, per = groups ? ch / groups : 0, n = per * inner, pad = cx_pad16(n);
+	int64_t inner = total ? total / nb / ch : 0, per = groups ? ch / groups : 0, n = per * inner,
+			pad = cx_pad16(n);
 	int64_t lo, hi;
-	float *buf = (float *)c->scratch + (int64_t)t->rank * 2 * pad;
+	float *buf = cx_f32(c->scratch) + (int64_t)t->rank * 2 * pad;
 	cx_norm p = {CX_NORM_LAYER, at->eps, false, NULL, NULL, CX_F32, CX_F32};
-	const cx_cpu_arg *w = cx_cpu_has(c, 1) ? &c->in[1] : NULL, *b = cx_cpu_has(c, 2) ? &c->in[2] : NULL;
+	const cx_cpu_arg *w = cx_cpu_has(c, 1) ? &c->in[1] : NULL,
+					 *b = cx_cpu_has(c, 2) ? &c->in[2] : NULL;
 	cx_cpu_share(t, total ? nb * groups : 0, 1, &lo, &hi);
 	for (int64_t r = lo; r < hi; r++) {
 		int64_t g = r % groups, off = r / groups * x->d.stride[0] + g * n;

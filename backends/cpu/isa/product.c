@@ -1,10 +1,12 @@
-/* product.c - matmul and linear: addresses into the calls that product.h prepared, and the norm in front. */
+/* product.c - matmul and linear: addresses into the calls that product.h prepared, and the norm in
+ * front. */
 #include "backends/cpu/product.h"
 #include "backends/cpu/isa/lane.h"
 #include "backends/cpu/isa/map_ops.h"
 #include "backends/cpu/isa/norm.h"
 
-/* Products of a batch are independent: many are dealt out to the threads whole, few are shared one after the other. */
+/* Products of a batch are independent: many are dealt out to the threads whole, few are shared one
+ * after the other. */
 CX_CPU_FN(cx_matmul_tile_f32)
 {
 	const cx_cpu_arg *a = &c->in[0], *b = &c->in[1], *y = &c->out[0];
@@ -24,10 +26,12 @@ CX_CPU_FN(cx_matmul_tile_f32)
 		l.a = cx_at_off(a, ao);
 		l.w[0].w = b->p + bo / info->block_elems * info->block_bytes;
 		if (b->d.dtype == CX_I8C)
-			l.w[0].scales = b->p + cx_i8c_scale_off(cx__desc_elems(&b->d) / (l.k ? l.k : 1), l.k) + (l.k ? bo / l.k * 4 : 0);
+			l.w[0].scales = b->p + cx_i8c_scale_off(cx__desc_elems(&b->d) / (l.k ? l.k : 1), l.k) +
+							(l.k ? bo / l.k * 4 : 0);
 		l.w[0].y = cx_at_off(y, i * l.m * l.w[0].n);
 		if (whole) {
-			cx__cpu_linear_run(c->isa, &l, c->scratch + t->rank * cx__cpu_product_scratch1(&l), 0, 1, NULL);
+			cx__cpu_linear_run(
+				c->isa, &l, c->scratch + t->rank * cx__cpu_product_scratch1(&l), 0, 1, NULL);
 		} else {
 			cx__cpu_linear_run(c->isa, &l, c->scratch, t->rank, t->n, t->pool);
 			cx__pool_barrier(t->pool);
@@ -36,12 +40,17 @@ CX_CPU_FN(cx_matmul_tile_f32)
 }
 
 /* The norm of row m of x, for gemm.h. */
-typedef struct normed { cx_norm norm; const cx_cpu_arg *x; int64_t stride, k_stride, k; } normed;
+typedef struct normed {
+	cx_norm norm;
+	const cx_cpu_arg *x;
+	int64_t stride, k_stride, k;
+} normed;
 
 static void norm_of_row(const void *ctx, int64_t m, float *out)
 {
 	const normed *n = ctx;
-	const float *x = cx_row_load(out, cx_at_off(n->x, m * n->stride), n->x->d.dtype, n->k_stride, n->k);
+	const float *x =
+		cx_row_load(out, cx_at_off(n->x, m * n->stride), n->x->d.dtype, n->k_stride, n->k);
 	cx_norm_row(out, x, n->k, &n->norm);
 	if (n->x->d.dtype == CX_F32) return;
 	for (int64_t i = 0; i < n->k; i += 16) { /* as a norm of its own would leave it */
@@ -67,7 +76,8 @@ CX_CPU_FN(cx_linear_tile_f32)
 	if (at->act != CX_OP_input) l.act = cx_tile_act((cx_op)at->act);
 	if (at->residual) l.residual = c->in[c->n_in - 1].p;
 	if (at->norm) {
-		n = (normed){{at->norm == 2 ? CX_NORM_LAYER : CX_NORM_RMS, at->eps, at->plus_one, NULL, NULL, CX_F32, CX_F32},
+		n = (normed){{at->norm == 2 ? CX_NORM_LAYER : CX_NORM_RMS, at->eps, at->plus_one, NULL,
+						 NULL, CX_F32, CX_F32},
 			&c->in[0], l.a_stride, l.a_k_stride, l.k};
 		if (at->norm_in > 0) {
 			n.norm.w = c->in[1].p;

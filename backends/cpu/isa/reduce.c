@@ -1,8 +1,9 @@
 /* reduce.c - sum, mean, amax, amin over any axes of an operand with any strides.
  *
- * Floats: if the innermost axis is reduced, lane j of 16 takes its elements j mod 16 and the lanes are added at the end
- * of all runs; if it is kept, 256 neighbouring results are accumulated side by side. Long sums go through partial sums
- * (1024 elements, or 64 rows), which keeps the rounding error small. Integers: int64, one result at a time. */
+ * Floats: if the innermost axis is reduced, lane j of 16 takes its elements j mod 16 and the lanes
+ * are added at the end of all runs; if it is kept, 256 neighbouring results are accumulated side by
+ * side. Long sums go through partial sums (1024 elements, or 64 rows), which keeps the rounding
+ * error small. Integers: int64, one result at a time. */
 #include "backends/cpu/isa/lane.h"
 
 #include <float.h>
@@ -10,7 +11,7 @@
 enum { CHUNK = 1024, WIDE = 256, FLUSH = 64 };
 
 typedef struct walk {
-	int32_t nk, nr;                                   /* kept and reduced axes, outermost first, neighbours merged */
+	int32_t nk, nr; /* kept and reduced axes, outermost first, neighbours merged */
 	int64_t kd[CX_MAX_RANK], ks[CX_MAX_RANK], rd[CX_MAX_RANK], rs[CX_MAX_RANK];
 	int64_t n_out, n_red;
 } walk;
@@ -111,7 +112,8 @@ static float reduce_one(cx_op op, const cx_cpu_arg *x, int64_t off, const walk *
 }
 
 /* k neighbouring results at y (k <= WIDE, stride 1 in x). */
-static void reduce_wide(cx_op op, const cx_cpu_arg *x, int64_t off, const walk *w, float *y, int64_t k)
+static void reduce_wide(
+	cx_op op, const cx_cpu_arg *x, int64_t off, const walk *w, float *y, int64_t k)
 {
 	float acc[WIDE], buf[WIDE];
 	for (int64_t i = 0; i < k; i++) y[i] = identity(op);
@@ -119,10 +121,12 @@ static void reduce_wide(cx_op op, const cx_cpu_arg *x, int64_t off, const walk *
 		int64_t r1 = r0 + FLUSH < w->n_red ? r0 + FLUSH : w->n_red;
 		for (int64_t i = 0; i < k; i++) acc[i] = identity(op);
 		for (int64_t r = r0; r < r1; r++) {
-			const float *row = cx_row_load(buf, cx_at_off(x, off + off_of(w->rd, w->rs, w->nr, r)), x->d.dtype, 1, k);
+			const float *row = cx_row_load(
+				buf, cx_at_off(x, off + off_of(w->rd, w->rs, w->nr, r)), x->d.dtype, 1, k);
 			for (int64_t i = 0; i < k; i += 16) {
 				size_t m = k - i < 16 ? (size_t)(k - i) : 16;
-				v16_store_n(acc + i, combine(op, v16_load_n(acc + i, m), v16_load_n(row + i, m)), m);
+				v16_store_n(
+					acc + i, combine(op, v16_load_n(acc + i, m), v16_load_n(row + i, m)), m);
 			}
 		}
 		for (int64_t i = 0; i < k; i += 16) {
@@ -153,7 +157,8 @@ CX_CPU_FN(cx_reduce_axes_f32)
 		} else {
 			buf[0] = reduce_one(c->op, x, off, &w);
 		}
-		if (c->op == CX_OP_mean) for (int64_t i = 0; i < k; i++) buf[i] /= (float)w.n_red;
+		if (c->op == CX_OP_mean)
+			for (int64_t i = 0; i < k; i++) buf[i] /= (float)w.n_red;
 		cx_row_store(cx_at_off(y, o), y->d.dtype, 1, buf, k);
 		o += k;
 	}
@@ -162,20 +167,29 @@ CX_CPU_FN(cx_reduce_axes_f32)
 static int64_t least(cx_dtype t)
 {
 	switch (t) {
-	case CX_I32: return INT32_MIN;
-	case CX_I64: return INT64_MIN;
-	case CX_I8: return INT8_MIN;
-	default: return 0;
+	case CX_I32:
+		return INT32_MIN;
+	case CX_I64:
+		return INT64_MIN;
+	case CX_I8:
+		return INT8_MIN;
+	default:
+		return 0;
 	}
 }
 static int64_t greatest(cx_dtype t)
 {
 	switch (t) {
-	case CX_I32: return INT32_MAX;
-	case CX_I64: return INT64_MAX;
-	case CX_I8: return INT8_MAX;
-	case CX_BOOL: return 1;
-	default: return UINT8_MAX;
+	case CX_I32:
+		return INT32_MAX;
+	case CX_I64:
+		return INT64_MAX;
+	case CX_I8:
+		return INT8_MAX;
+	case CX_BOOL:
+		return 1;
+	default:
+		return UINT8_MAX;
 	}
 }
 

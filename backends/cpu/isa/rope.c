@@ -1,7 +1,8 @@
 /* rope.c - rotary embedding, and rope with the write into a key/value cache.
  *
- * The angle is pos * freq, both f32 (spec/llm.md 1.4); sine and cosine with full range reduction. They are computed once
- * per token and shared by its heads. Scratch, per thread: one head in, one head out, cos, sin, in f32. */
+ * The angle is pos * freq, both f32 (spec/llm.md 1.4); sine and cosine with full range reduction.
+ * They are computed once per token and shared by its heads. Scratch, per thread: one head in, one
+ * head out, cos, sin, in f32. */
 #include "backends/cpu/isa/lane.h"
 #include "backends/cpu/isa/vmath.h"
 
@@ -15,10 +16,14 @@ typedef struct rope {
 	const cx_cpu_arg *cos_table, *sin_table;
 } rope;
 
-static int64_t span_of(int64_t hd) { return cx_pad16(hd); }
+static int64_t span_of(int64_t hd)
+{
+	return cx_pad16(hd);
+}
 
 /* Scratch of this thread; freqs from the operand or from theta. */
-static void rope_init(rope *p, const cx_cpu_call *c, const cx_cpu_team *t, int64_t hd, uint32_t freqs)
+static void rope_init(
+	rope *p, const cx_cpu_call *c, const cx_cpu_team *t, int64_t hd, uint32_t freqs)
 {
 	const cx_attr_rope *at = c->attr;
 	int64_t pad = span_of(hd);
@@ -28,11 +33,11 @@ static void rope_init(rope *p, const cx_cpu_call *c, const cx_cpu_team *t, int64
 	p->half = p->r / 2;
 	p->pairs = at->pairs;
 	p->amplitude = at->amplitude;
-	p->x = (float *)c->scratch + t->rank * 4 * pad;
+	p->x = cx_f32(c->scratch) + t->rank * 4 * pad;
 	p->y = p->x + pad;
 	p->cs = p->y + pad;
 	p->sn = p->cs + pad;
-	p->freq = cx_cpu_has(c, freqs) ? (const float *)c->in[freqs].p : c->plan;
+	p->freq = cx_cpu_has(c, freqs) ? cx_f32(c->in[freqs].p) : c->plan;
 	p->freq_stride = cx_cpu_has(c, freqs) ? c->in[freqs].d.stride[0] : 1;
 }
 
@@ -43,8 +48,14 @@ static void rope_angles(const rope *p, int64_t pos)
 		const cx_cpu_arg *ct = p->cos_table, *st = p->sin_table;
 		bool inside = pos >= 0 && pos < ct->d.dim[0];
 		for (int64_t j = 0; j < p->half; j++) {
-			p->cs[j] = inside ? ((const float *)ct->p)[pos * ct->d.stride[0] + j * ct->d.stride[1]] * p->amplitude : 0;
-			p->sn[j] = inside ? ((const float *)st->p)[pos * st->d.stride[0] + j * st->d.stride[1]] * p->amplitude : 0;
+			p->cs[j] = inside
+						   ? cx_f32(ct->p)[pos * ct->d.stride[0] + j * ct->d.stride[1]] *
+								 p->amplitude
+						   : 0;
+			p->sn[j] = inside
+						   ? cx_f32(st->p)[pos * st->d.stride[0] + j * st->d.stride[1]] *
+								 p->amplitude
+						   : 0;
 		}
 		return;
 	}
@@ -83,7 +94,8 @@ CX_CPU_FN(cx_rope_token_f32)
 {
 	const cx_cpu_arg *x = &c->in[0], *y = &c->out[0], *pos = &c->in[1];
 	int32_t rank = x->d.rank;
-	int64_t hd = x->d.dim[rank - 1], heads = x->d.dim[rank - 2], total = cx__desc_elems(&x->d), lo, hi;
+	int64_t hd = x->d.dim[rank - 1], heads = x->d.dim[rank - 2], total = cx__desc_elems(&x->d), lo,
+			hi;
 	cx_desc xt = x->d, yt = y->d;
 	rope p;
 	if (total == 0) return;
@@ -97,8 +109,9 @@ CX_CPU_FN(cx_rope_token_f32)
 	for (int64_t i = lo; i < hi; i++) {
 		rope_angles(&p, ((const int32_t *)pos->p)[cx_cpu_off(&pos->d, -1, i)]);
 		for (int64_t h = 0; h < heads; h++) {
-			const float *xp = cx_row_load(p.x, cx_at_off(x, cx_cpu_off(&xt, -1, i) + h * x->d.stride[rank - 2]),
-				x->d.dtype, x->d.stride[rank - 1], hd);
+			const float *xp =
+				cx_row_load(p.x, cx_at_off(x, cx_cpu_off(&xt, -1, i) + h * x->d.stride[rank - 2]),
+					x->d.dtype, x->d.stride[rank - 1], hd);
 			void *yp = cx_at_off(y, cx_cpu_off(&yt, -1, i) + h * y->d.stride[rank - 2]);
 			float *yb = cx_row_target(p.y, yp, y->d.dtype, y->d.stride[rank - 1]);
 			rope_head(&p, yb, xp);
@@ -107,8 +120,9 @@ CX_CPU_FN(cx_rope_token_f32)
 	}
 }
 
-/* k, v, pos, slot, kcache, vcache, freqs. The rotated key is rounded to k's dtype on its way, as the rope that this
- * op replaces would. Threads share the heads, so that writes to one slot keep the order of tokens. */
+/* k, v, pos, slot, kcache, vcache, freqs. The rotated key is rounded to k's dtype on its way, as
+ * the rope that this op replaces would. Threads share the heads, so that writes to one slot keep
+ * the order of tokens. */
 CX_CPU_FN(cx_rope_kv_token_f32)
 {
 	const cx_cpu_arg *k = &c->in[0], *v = &c->in[1], *pos = &c->in[2], *slot = &c->in[3];
@@ -122,16 +136,20 @@ CX_CPU_FN(cx_rope_kv_token_f32)
 		if (s < 0 || s >= ko->d.dim[0]) continue;
 		rope_angles(&p, ((const int32_t *)pos->p)[i * pos->d.stride[0]]);
 		for (int64_t h = lo; h < hi; h++) {
-			const float *kp = cx_row_load(p.x, cx_at_off(k, i * k->d.stride[0] + h * k->d.stride[1]), k->d.dtype,
-				k->d.stride[2], hd);
+			const float *kp =
+				cx_row_load(p.x, cx_at_off(k, i * k->d.stride[0] + h * k->d.stride[1]), k->d.dtype,
+					k->d.stride[2], hd);
 			rope_head(&p, p.y, kp);
 			if (k->d.dtype != CX_F32) {
 				cx_row_store(p.x, k->d.dtype, 1, p.y, hd);
 				cx_row_load(p.y, p.x, k->d.dtype, 1, hd);
 			}
-			cx_row_store(cx_at_off(ko, s * ko->d.stride[0] + h * ko->d.stride[1]), ko->d.dtype, 1, p.y, hd);
-			kp = cx_row_load(p.x, cx_at_off(v, i * v->d.stride[0] + h * v->d.stride[1]), v->d.dtype, v->d.stride[2], hd);
-			cx_row_store(cx_at_off(vo, s * vo->d.stride[0] + h * vo->d.stride[1]), vo->d.dtype, 1, kp, hd);
+			cx_row_store(
+				cx_at_off(ko, s * ko->d.stride[0] + h * ko->d.stride[1]), ko->d.dtype, 1, p.y, hd);
+			kp = cx_row_load(p.x, cx_at_off(v, i * v->d.stride[0] + h * v->d.stride[1]), v->d.dtype,
+				v->d.stride[2], hd);
+			cx_row_store(
+				cx_at_off(vo, s * vo->d.stride[0] + h * vo->d.stride[1]), vo->d.dtype, 1, kp, hd);
 		}
 	}
 }

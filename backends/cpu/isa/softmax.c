@@ -30,7 +30,8 @@ static float exp_row(float *y, float m, int64_t n, bool keep)
 		size_t k = (size_t)(n - i);
 		for (int j = 0; j < 16; j++) tail[j] = -INFINITY;
 		memcpy(tail, y + i, k * sizeof *y);
-		if (m == -INFINITY) for (size_t j = k; j < 16; j++) tail[j] = 0.0f; /* -inf + inf: any term makes it NaN */
+		if (m == -INFINITY)
+			for (size_t j = k; j < 16; j++) tail[j] = 0.0f; /* -inf + inf: any term makes it NaN */
 		e = v16_exp(v16_sub(v16_load(tail), vm));
 		if (keep) v16_store_n(y + i, e, k);
 		v16_store(tail, e);
@@ -68,13 +69,13 @@ CX_CPU_FN(cx_softmax_row_f32)
 	const cx_cpu_arg *x = &c->in[0], *y = &c->out[0];
 	int32_t axis = (int32_t)at->axis;
 	int64_t n = x->d.dim[axis], rows = n ? cx__desc_elems(&x->d) / n : 0, lo, hi, pad = cx_pad16(n);
-	float *buf = (float *)c->scratch + (int64_t)t->rank * 2 * pad;
+	float *buf = cx_f32(c->scratch) + (int64_t)t->rank * 2 * pad;
 	cx_cpu_share(t, rows, 1, &lo, &hi);
 	for (int64_t r = lo; r < hi; r++) {
 		void *yp = cx_at_off(y, cx_cpu_off(&y->d, axis, r));
 		float *yb = cx_row_target(buf + pad, yp, y->d.dtype, y->d.stride[axis]);
-		const float *xb = cx_row_load(buf, cx_at_off(x, cx_cpu_off(&x->d, axis, r)), x->d.dtype,
-			x->d.stride[axis], n);
+		const float *xb = cx_row_load(
+			buf, cx_at_off(x, cx_cpu_off(&x->d, axis, r)), x->d.dtype, x->d.stride[axis], n);
 		if (c->op == CX_OP_softmax) softmax_row(yb, xb, at->scale, n);
 		else log_softmax_row(yb, xb, at->scale, n);
 		cx_row_store(yp, y->d.dtype, y->d.stride[axis], yb, n);
