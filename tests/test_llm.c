@@ -408,7 +408,9 @@ static void stories_quantised(void **state)
 			w = worst(got, want, 4 * 512);
 			print_message("# stories260K-%s on %s: %zu ids, largest difference of a logit %.1e\n",
 				names[i], dev_name[d], json_array_size(tokens), w);
-			assert_true(w <= 1e-4);
+			/* The expected values are of float activations. The cpu multiplies block formats
+			 * with activations of 16 bits (backends/cpu/isa.h); with 8 bits it would be 0.1. */
+			assert_true(w <= (d == 0 ? 1e-4 : 2e-3));
 			free(got);
 			cx_llm_close(m);
 			json_decref(json);
