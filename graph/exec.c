@@ -1,7 +1,8 @@
 /* exec.c - a plan ready to run: buffers bound, programs compiled, inputs in, outputs out.
  *
- * All memory is taken in cx_exec_create(). A run goes through the plan's segments: steps on one device are
- * submitted and waited for; a transfer reads from one device into the staging buffer and writes to the other. */
+ * All memory is taken in cx_exec_create(). A run goes through the plan's segments: steps on one
+ * device are submitted and waited for; a transfer reads from one device into the staging buffer and
+ * writes to the other. */
 #include "graph/plan.h"
 #include "graph/store.h"
 
@@ -9,8 +10,8 @@
 #include <time.h>
 
 typedef struct device_side {
-	cx_buffer **bufs;  /* [n_binds] */
-	bool *owned;       /* [n_binds] freed with the exec; the others are the store's */
+	cx_buffer **bufs; /* [n_binds] */
+	bool *owned;      /* [n_binds] freed with the exec; the others are the store's */
 	cx_program *prog;
 } device_side;
 
@@ -21,22 +22,29 @@ typedef struct input_side {
 	cx_buffer **bufs; /* [n_devs], NULL where it is not read */
 } input_side;
 
-typedef struct output_side { const char *name; cx_buffer *buf; uint64_t bytes; } output_side;
+typedef struct output_side {
+	const char *name;
+	cx_buffer *buf;
+	uint64_t bytes;
+} output_side;
 
 struct cx_exec {
 	cx_alloc alloc;
 	cx_arena arena;
 	const cx_plan *plan;
 	cx_store *store;
-	device_side *dev;    /* [plan->n_devs] */
+	device_side *dev; /* [plan->n_devs] */
 	input_side *in;
 	uint32_t n_in;
-	output_side *out;    /* [plan->n_outs] */
+	output_side *out; /* [plan->n_outs] */
 	void *staging;
 	uint64_t staging_bytes;
 };
 
-static cx_status no_memory(cx_err *err) { return CX_FAIL(err, CX_ERR_MEMORY, "out of memory for an exec"); }
+static cx_status no_memory(cx_err *err)
+{
+	return CX_FAIL(err, CX_ERR_MEMORY, "out of memory for an exec");
+}
 
 /* ---- create ---- */
 
@@ -46,7 +54,8 @@ static cx_status fill_constants(cx_exec *x, cx_device *dev, cx_buffer *buf, cx_e
 	for (uint32_t m = 0; m < p->n_mem; m++) {
 		cx_status st;
 		if (p->mem[m].kind != CX_MEM_CONST || p->mem[m].bytes == 0) continue;
-		st = dev->backend->write(buf, p->mem[m].off, p->t[p->mem[m].what].data, p->mem[m].bytes, err);
+		st = dev->backend->write(
+			buf, p->mem[m].off, p->t[p->mem[m].what].data, p->mem[m].bytes, err);
 		if (st != CX_OK) return st;
 	}
 	return CX_OK;
@@ -62,11 +71,14 @@ static cx_status bind_row(cx_exec *x, uint32_t d, uint32_t row, cx_err *err)
 	cx_status st;
 	switch ((cx_mem_kind)b->kind) {
 	case CX_MEM_WEIGHT:
-		return cx__store_weight_on(x->store, p->g->nodes[p->t[t].src].name, &p->t[t].desc, dev, buf, err);
+		return cx__store_weight_on(
+			x->store, p->g->nodes[p->t[t].src].name, &p->t[t].desc, dev, buf, err);
 	case CX_MEM_STATE:
 		t = p->states[b->what].leaf;
-		return cx__store_state_on(x->store, p->g->nodes[p->t[t].src].name, &p->t[t].desc, dev, buf, err);
-	default: break;
+		return cx__store_state_on(
+			x->store, p->g->nodes[p->t[t].src].name, &p->t[t].desc, dev, buf, err);
+	default:
+		break;
 	}
 	if ((st = dev->backend->alloc(dev, b->bytes, NULL, buf, err)) != CX_OK) return st;
 	x->dev[d].owned[row] = true;
@@ -106,7 +118,8 @@ static cx_status list_outputs(cx_exec *x, cx_err *err)
 		const cx_storage *m = &p->mem[root->mem];
 		x->out[i] = (output_side){p->outs[i].name, NULL, cx__desc_bytes(&p->t[p->outs[i].t].desc)};
 		for (uint32_t b = 0; b < p->devs[root->dev].n_binds; b++)
-			if (p->devs[root->dev].binds[b].kind == m->kind && p->devs[root->dev].binds[b].what == m->what)
+			if (p->devs[root->dev].binds[b].kind == m->kind &&
+				p->devs[root->dev].binds[b].what == m->what)
 				x->out[i].buf = x->dev[root->dev].bufs[b];
 		CX_ASSERT(x->out[i].buf);
 	}
@@ -119,7 +132,8 @@ static cx_status make_staging(cx_exec *x, cx_err *err)
 		if (x->plan->segs[i].n == 0 && x->plan->segs[i].bytes > x->staging_bytes)
 			x->staging_bytes = x->plan->segs[i].bytes;
 	if (x->staging_bytes == 0) return CX_OK;
-	if (x->staging_bytes > SIZE_MAX || !(x->staging = cx_malloc(&x->alloc, (size_t)x->staging_bytes)))
+	if (x->staging_bytes > SIZE_MAX ||
+		!(x->staging = cx_malloc(&x->alloc, (size_t)x->staging_bytes)))
 		return no_memory(err);
 	return CX_OK;
 }
@@ -141,7 +155,8 @@ static cx_status exec_fill(cx_exec *x, cx_err *err)
 	for (uint32_t s = 0; s < p->n_states; s++) { /* also those that no step touches */
 		const cx_ptensor *t = &p->t[p->states[s].leaf];
 		cx_buffer *buf;
-		st = cx__store_state_on(x->store, p->g->nodes[t->src].name, &t->desc, p->devs[p->states[s].dev].dev, &buf, err);
+		st = cx__store_state_on(
+			x->store, p->g->nodes[t->src].name, &t->desc, p->devs[p->states[s].dev].dev, &buf, err);
 		if (st != CX_OK) return st;
 	}
 	if ((st = list_outputs(x, err)) != CX_OK) return st;
@@ -149,7 +164,8 @@ static cx_status exec_fill(cx_exec *x, cx_err *err)
 		cx_bindings binds = {x->dev[d].bufs, p->devs[d].n_binds};
 		const cx_pdevice *pd = &p->devs[d];
 		if (pd->n_steps == 0) continue;
-		st = pd->dev->backend->compile(pd->dev, pd->steps, pd->n_steps, &binds, &x->dev[d].prog, err);
+		st = pd->dev->backend->compile(
+			pd->dev, pd->steps, pd->n_steps, &binds, &x->dev[d].prog, err);
 		if (st != CX_OK) return st;
 	}
 	return make_staging(x, err);
@@ -160,7 +176,8 @@ cx_status cx_exec_create(const cx_plan *plan, cx_store *store, cx_exec **out, cx
 	cx_exec *x;
 	cx_status st;
 	*out = NULL;
-	if (!plan || !store) return CX_FAIL(err, CX_ERR_ARGUMENT, "cx_exec_create: plan and store are needed");
+	if (!plan || !store)
+		return CX_FAIL(err, CX_ERR_ARGUMENT, "cx_exec_create: plan and store are needed");
 	x = cx_calloc(&plan->alloc, 1, sizeof *x);
 	if (!x) return no_memory(err);
 	x->alloc = plan->alloc;
@@ -210,7 +227,8 @@ int cx_exec_output(const cx_exec *x, const char *name)
 cx_status cx_exec_set_input(cx_exec *x, int input, const void *data, uint64_t bytes, cx_err *err)
 {
 	input_side *in;
-	if (input < 0 || (uint32_t)input >= x->n_in) return CX_FAIL(err, CX_ERR_ARGUMENT, "there is no input %d", input);
+	if (input < 0 || (uint32_t)input >= x->n_in)
+		return CX_FAIL(err, CX_ERR_ARGUMENT, "there is no input %d", input);
 	in = &x->in[input];
 	if (bytes != in->bytes || (!data && bytes))
 		return CX_FAIL(err, CX_ERR_ARGUMENT, "input '%.100s' takes %llu bytes, not %llu", in->name,
@@ -244,7 +262,8 @@ static cx_status run_steps(cx_exec *x, uint32_t d, uint32_t first, uint32_t n, c
 static cx_status inputs_are_set(const cx_exec *x, cx_err *err)
 {
 	for (uint32_t i = 0; i < x->n_in; i++)
-		if (!x->in[i].set) return CX_FAIL(err, CX_ERR_ARGUMENT, "input '%.100s' was never set", x->in[i].name);
+		if (!x->in[i].set)
+			return CX_FAIL(err, CX_ERR_ARGUMENT, "input '%.100s' was never set", x->in[i].name);
 	return CX_OK;
 }
 
@@ -281,7 +300,8 @@ cx_status cx_exec_profile(cx_exec *x, double *seconds, uint32_t n_steps, cx_err 
 {
 	cx_status st = inputs_are_set(x, err);
 	if (n_steps != x->plan->n_order)
-		return CX_FAIL(err, CX_ERR_ARGUMENT, "cx_exec_profile: the plan has %u steps, not %u", x->plan->n_order, n_steps);
+		return CX_FAIL(err, CX_ERR_ARGUMENT, "cx_exec_profile: the plan has %u steps, not %u",
+			x->plan->n_order, n_steps);
 	for (uint32_t i = 0; i < x->plan->n_segs && st == CX_OK; i++) {
 		const cx_segment *s = &x->plan->segs[i];
 		for (uint32_t k = 0; k < (s->n ? s->n : 1) && st == CX_OK; k++) {

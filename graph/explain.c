@@ -1,5 +1,5 @@
-/* explain.c - cx_plan_explain: per step the kernel, where it runs, what it moves and why it is there; then what was
- * nearly fused, fallbacks, and totals. */
+/* explain.c - cx_plan_explain: per step the kernel, where it runs, what it moves and why it is
+ * there; then what was nearly fused, fallbacks, and totals. */
 #include "graph/plan.h"
 
 #include <stdarg.h>
@@ -43,11 +43,12 @@ static void put_desc(text *t, const cx_desc *d)
 	char buf[80];
 	cx_shape s = {.rank = d->rank};
 	memcpy(s.dim, d->dim, sizeof s.dim);
-	put(t, "%s%s%s", cx_dtype_get(d->dtype)->name, cx_shape_text(&s, buf, sizeof buf), cx__desc_is_dense(d) ? "" : "~");
+	put(t, "%s%s%s", cx_dtype_get(d->dtype)->name, cx_shape_text(&s, buf, sizeof buf),
+		cx__desc_is_dense(d) ? "" : "~");
 }
 
-/* Bytes that the step must read and write. Tables and states of which only some rows are touched count as these
- * rows; paged attention counts its whole pools, an upper bound. */
+/* Bytes that the step must read and write. Tables and states of which only some rows are touched
+ * count as these rows; paged attention counts its whole pools, an upper bound. */
 static uint64_t bytes_moved(const cx_plan *p, const cx_pnode *n)
 {
 	uint64_t sum = 0, out = cx__desc_bytes(&p->t[n->out[0]].desc);
@@ -64,7 +65,8 @@ static uint64_t bytes_moved(const cx_plan *p, const cx_pnode *n)
 			bool cache = false;
 			for (uint32_t o = 0; o < n->n_out; o++) cache |= cx__pnode_alias(n, o) == (int)j;
 			if (cache) continue;
-			if (j == (n->op == CX_OP_scatter ? 2u : 0u) || (n->op == CX_OP_rope_kv && j == 1)) bytes *= 2;
+			if (j == (n->op == CX_OP_scatter ? 2u : 0u) || (n->op == CX_OP_rope_kv && j == 1))
+				bytes *= 2;
 		}
 		sum += bytes;
 	}
@@ -84,7 +86,8 @@ static void put_step(text *t, const cx_plan *p, uint32_t pos)
 {
 	const cx_pnode *n = &p->n[p->order[pos]];
 	char where[200];
-	put(t, "%4u %s %s: ", pos, p->devs[n->dev].dev->backend->name, n->kernel ? n->kernel->name : "transfer");
+	put(t, "%4u %s %s: ", pos, p->devs[n->dev].dev->backend->name,
+		n->kernel ? n->kernel->name : "transfer");
 	for (uint32_t j = 0, some = 0; j < n->n_in; j++) {
 		if (n->in[j] == CX_NO) continue;
 		if (some++) put(t, ", ");
@@ -101,7 +104,8 @@ static void put_step(text *t, const cx_plan *p, uint32_t pos)
 	if (n->inplace >= 0) put(t, ", in place of operand %d", n->inplace);
 	put(t, "\n     %s\n     why: ", cx__pnode_text(p, n, where, sizeof where));
 	if (n->fusion != CX_FUSION_none)
-		put(t, "%s: %s", cx__fusion_name((cx_fusion)n->fusion), cx__fusion_why((cx_fusion)n->fusion));
+		put(t, "%s: %s", cx__fusion_name((cx_fusion)n->fusion),
+			cx__fusion_why((cx_fusion)n->fusion));
 	else put(t, "%s", cx__reason_text((cx_reason)n->reason));
 	if (n->n_origin > 1) {
 		put(t, "; covers");
@@ -115,12 +119,13 @@ static void put_totals(text *t, const cx_plan *p)
 {
 	const cx_plan_stats *s = &p->stats;
 	double ratio = s->slab_bound ? (double)s->slab_bytes / (double)s->slab_bound : 1.0;
-	put(t, "steps %u for %u nodes, %u fused away, %u copies between devices, %u fallbacks\n", s->n_steps, s->n_nodes,
-		s->n_fused, s->n_copies, s->n_fallback);
+	put(t, "steps %u for %u nodes, %u fused away, %u copies between devices, %u fallbacks\n",
+		s->n_steps, s->n_nodes, s->n_fused, s->n_copies, s->n_fallback);
 	put(t, "slab %llu bytes, liveness bound %llu, ratio %.4f\n", (unsigned long long)s->slab_bytes,
 		(unsigned long long)s->slab_bound, ratio);
-	put(t, "weights %llu bytes, states %llu, inputs and outputs %llu\n", (unsigned long long)s->weight_bytes,
-		(unsigned long long)s->state_bytes, (unsigned long long)s->io_bytes);
+	put(t, "weights %llu bytes, states %llu, inputs and outputs %llu\n",
+		(unsigned long long)s->weight_bytes, (unsigned long long)s->state_bytes,
+		(unsigned long long)s->io_bytes);
 }
 
 static void put_misses(text *t, const cx_plan *p)
@@ -134,16 +139,19 @@ static void put_misses(text *t, const cx_plan *p)
 		const cx_pnode *n = &p->n[p->order[i]];
 		if (n->reason != CX_WHY_FALLBACK && n->dev == 0) continue;
 		if (n->flags & CX_PNODE_XDEV) continue;
-		put(t, "fallback to %s: %s\n", p->devs[n->dev].dev->name, cx__pnode_text(p, n, where, sizeof where));
+		put(t, "fallback to %s: %s\n", p->devs[n->dev].dev->name,
+			cx__pnode_text(p, n, where, sizeof where));
 	}
 }
 
-cx_status cx_plan_explain(const cx_plan *plan, const cx_alloc *alloc, char **out, size_t *n_bytes, cx_err *err)
+cx_status cx_plan_explain(
+	const cx_plan *plan, const cx_alloc *alloc, char **out, size_t *n_bytes, cx_err *err)
 {
 	text t = {.alloc = alloc};
 	*out = NULL;
 	*n_bytes = 0;
-	for (uint32_t d = 0; d < plan->n_devs; d++) put(&t, "device %u: %s\n", d, plan->devs[d].dev->name);
+	for (uint32_t d = 0; d < plan->n_devs; d++)
+		put(&t, "device %u: %s\n", d, plan->devs[d].dev->name);
 	for (uint32_t i = 0; i < plan->n_order; i++) put_step(&t, plan, i);
 	put_misses(&t, plan);
 	put_totals(&t, plan);

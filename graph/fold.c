@@ -1,8 +1,10 @@
-/* fold.c - constant folding: what depends on constants alone is computed once, by the reference, at planning.
+/* fold.c - constant folding: what depends on constants alone is computed once, by the reference, at
+ * planning.
  *
- * Works on the source graph: marks the nodes whose operands are all constant, and evaluates those that something
- * else reads as a graph of their own with cx__ref_eval(). Results become constants of the plan. Bounded: a value
- * of more than MAX_BYTES is cheaper to compute again than to keep and upload. */
+ * Works on the source graph: marks the nodes whose operands are all constant, and evaluates those
+ * that something else reads as a graph of their own with cx__ref_eval(). Results become constants
+ * of the plan. Bounded: a value of more than MAX_BYTES is cheaper to compute again than to keep and
+ * upload. */
 #include "graph/plan.h"
 
 #include <string.h>
@@ -12,9 +14,9 @@ enum { FOLDS = 1, NEEDED = 2, MAX_IN = 256 };
 
 typedef struct folder {
 	cx_plan *p;
-	uint8_t *mark;    /* [n_nodes] */
-	uint32_t *to;     /* source id -> id in sub */
-	uint32_t *from;   /* id in sub -> source id of a needed result, or CX_NO */
+	uint8_t *mark;  /* [n_nodes] */
+	uint32_t *to;   /* source id -> id in sub */
+	uint32_t *from; /* id in sub -> source id of a needed result, or CX_NO */
 	uint32_t n_from;
 	cx_graph *sub;
 	bool oom;
@@ -39,7 +41,8 @@ static void need(folder *f, uint32_t id)
 	uint32_t root;
 	if (!(f->mark[id] & FOLDS)) return;
 	root = g->nodes[id].root;
-	if (g->nodes[root].op == CX_OP_proj || cx__ops[g->nodes[root].op].kind != CX_KIND_LEAF) f->mark[root] |= NEEDED;
+	if (g->nodes[root].op == CX_OP_proj || cx__ops[g->nodes[root].op].kind != CX_KIND_LEAF)
+		f->mark[root] |= NEEDED;
 }
 
 static bool mark_nodes(folder *f)
@@ -51,7 +54,8 @@ static bool mark_nodes(folder *f)
 		const cx_node *n = &g->nodes[i];
 		bool yes = folds(f, n);
 		for (uint32_t o = 1; yes && o < n->n_out; o++)
-			yes = g->nodes[i + o].state == CX_NO && cx__desc_bytes(&g->nodes[i + o].desc) <= MAX_BYTES;
+			yes = g->nodes[i + o].state == CX_NO &&
+				  cx__desc_bytes(&g->nodes[i + o].desc) <= MAX_BYTES;
 		if (yes && n->op != CX_OP_const && cx__ops[n->op].kind != CX_KIND_VIEW) {
 			total += cx__desc_bytes(&n->desc);
 			yes = total <= MAX_TOTAL;
@@ -80,7 +84,8 @@ static cx_status build_sub(folder *f, cx_err *err)
 		if (n->op == CX_OP_const) {
 			t = cx_const(f->sub, n->desc.dtype, n->desc.rank, n->desc.dim, n->data);
 		} else if (n->op == CX_OP_proj) {
-			t = cx_out(f->sub, (cx_tensor){f->to[n->in[0]]}, (int)((const cx_attr_proj *)n->attr)->index);
+			t = cx_out(
+				f->sub, (cx_tensor){f->to[n->in[0]]}, (int)((const cx_attr_proj *)n->attr)->index);
 		} else {
 			for (uint32_t j = 0; j < n->n_in; j++)
 				in[j] = n->in[j] == CX_NO ? CX_NONE : (cx_tensor){f->to[n->in[j]]};
@@ -117,7 +122,8 @@ static void take(void *ctx, const cx_graph *g, uint32_t id, const void *data, ui
 	if (!t->data) f->oom = true;
 }
 
-/* The results' nodes are gone; their tensors are constants. Other folded nodes die for want of readers. */
+/* The results' nodes are gone; their tensors are constants. Other folded nodes die for want of
+ * readers. */
 static void commit(folder *f)
 {
 	cx_plan *p = f->p;

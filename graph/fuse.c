@@ -1,9 +1,11 @@
-/* fuse.c - the fuse pass: walks the nodes once per row of fusions.def, lets its pattern propose, and decides.
+/* fuse.c - the fuse pass: walks the nodes once per row of fusions.def, lets its pattern propose,
+ * and decides.
  *
- * A group may become one node if: all members run on one device; a value that stays inside is read by members
- * only, and is neither output nor state; there is a place in the order after all that it reads and before all that
- * reads it (so no cycle arises), and on the right side of state updates; op and shapes agree with the op's row; and
- * find() has a kernel. plan_verify.c checks the outcome by comparing what is computed, not by these rules. */
+ * A group may become one node if: all members run on one device; a value that stays inside is read
+ * by members only, and is neither output nor state; there is a place in the order after all that it
+ * reads and before all that reads it (so no cycle arises), and on the right side of state updates;
+ * op and shapes agree with the op's row; and find() has a kernel. plan_verify.c checks the outcome
+ * by comparing what is computed, not by these rules. */
 #include "graph/fuse.h"
 
 #include <string.h>
@@ -19,7 +21,9 @@ uint32_t cx__fuse_def(const cx_fuser *f, uint32_t t)
 uint32_t cx__fuse_def_op(const cx_fuser *f, uint32_t t, cx_op op)
 {
 	uint32_t d = cx__fuse_def(f, t);
-	return d != CX_NO && f->p->n[d].op == op && f->p->n[d].n_out == 1 && f->p->n[d].out[0] == t ? d : CX_NO;
+	return d != CX_NO && f->p->n[d].op == op && f->p->n[d].n_out == 1 && f->p->n[d].out[0] == t
+			   ? d
+			   : CX_NO;
 }
 
 uint32_t cx__fuse_reader(const cx_fuser *f, uint32_t t)
@@ -52,7 +56,8 @@ bool cx__fuse_scalar(const cx_fuser *f, uint32_t t, float *value)
 	const cx_ptensor *root;
 	if (t == CX_NO) return false;
 	root = &f->p->t[f->p->t[t].root];
-	if (root->leaf != CX_OP_const || root->desc.dtype != CX_F32 || cx__desc_elems(&root->desc) != 1) return false;
+	if (root->leaf != CX_OP_const || root->desc.dtype != CX_F32 || cx__desc_elems(&root->desc) != 1)
+		return false;
 	memcpy(value, root->data, sizeof *value);
 	return true;
 }
@@ -79,7 +84,7 @@ static bool updates_root(const cx_plan *p, const cx_pnode *n, uint32_t r)
 	for (uint32_t o = 0; o < n->n_out; o++) {
 		int j = cx__pnode_alias(n, o);
 		if (j >= 0 && (uint32_t)j < n->n_in && n->in[j] != CX_NO && p->t[n->in[j]].root == r &&
-		    p->t[n->out[o]].state != CX_NO)
+			p->t[n->out[o]].state != CX_NO)
 			return true;
 	}
 	return false;
@@ -87,8 +92,10 @@ static bool updates_root(const cx_plan *p, const cx_pnode *n, uint32_t r)
 
 enum { MANY_READERS = 256 }; /* of one value; past that a fusion around it is not looked for */
 
-/* Updates lo (slots from there on) and hi (slots before it) for what reads root r, which member m makes. */
-static cx_reason check_value(cx_fuser *f, const cx_group *g, uint32_t t, uint32_t mark, uint32_t *hi)
+/* Updates lo (slots from there on) and hi (slots before it) for what reads root r, which member m
+ * makes. */
+static cx_reason check_value(
+	cx_fuser *f, const cx_group *g, uint32_t t, uint32_t mark, uint32_t *hi)
 {
 	const cx_plan *p = f->p;
 	bool out = is_out(g, t);
@@ -104,8 +111,10 @@ static cx_reason check_value(cx_fuser *f, const cx_group *g, uint32_t t, uint32_
 	return CX_WHY_FUSED;
 }
 
-/* The same for an operand of member m: its producer, and updates of a state that it reads or makes. */
-static cx_reason check_operand(cx_fuser *f, const cx_pnode *m, uint32_t t, uint32_t mark, uint32_t *lo, uint32_t *hi)
+/* The same for an operand of member m: its producer, and updates of a state that it reads or makes.
+ */
+static cx_reason check_operand(
+	cx_fuser *f, const cx_pnode *m, uint32_t t, uint32_t mark, uint32_t *lo, uint32_t *hi)
 {
 	const cx_plan *p = f->p;
 	uint32_t r = p->t[t].root;
@@ -142,7 +151,8 @@ cx_reason cx__fuse_check(cx_fuser *f, const cx_group *g, uint32_t *slot)
 		if (m->flags || m->dev != p->n[g->member[0]].dev) return CX_WHY_MISS_READER;
 		m->mark = mark;
 	}
-	for (uint32_t j = 0; j < g->n_in; j++) { /* a view of an inner value would be read before it is written */
+	for (uint32_t j = 0; j < g->n_in;
+		 j++) { /* a view of an inner value would be read before it is written */
 		uint32_t r = g->in[j] == CX_NO ? CX_NO : p->t[g->in[j]].root;
 		if (r != CX_NO && p->t[r].def != CX_NO && p->n[cx__plan_live(p, p->t[r].def)].mark == mark)
 			return CX_WHY_MISS_ORDER;
@@ -152,7 +162,8 @@ cx_reason cx__fuse_check(cx_fuser *f, const cx_group *g, uint32_t *slot)
 		for (uint32_t o = 0; o < m->n_out; o++)
 			if ((why = check_value(f, g, m->out[o], mark, &hi)) != CX_WHY_FUSED) return why;
 		for (uint32_t j = 0; j < m->n_in; j++)
-			if (m->in[j] != CX_NO && (why = check_operand(f, m, m->in[j], mark, &lo, &hi)) != CX_WHY_FUSED)
+			if (m->in[j] != CX_NO &&
+				(why = check_operand(f, m, m->in[j], mark, &lo, &hi)) != CX_WHY_FUSED)
 				return why;
 	}
 	for (uint32_t i = 0; i < g->n_member; i++) { /* only a member's own place is free */
@@ -168,12 +179,14 @@ cx_reason cx__fuse_check(cx_fuser *f, const cx_group *g, uint32_t *slot)
 static bool take_origins(cx_plan *p, const cx_group *g, cx_pnode *node)
 {
 	uint32_t n = 0, last = 0;
-	for (uint32_t i = 0; i < g->n_member; i++) n += p->n[g->member[i]].origin ? p->n[g->member[i]].n_origin : 1;
+	for (uint32_t i = 0; i < g->n_member; i++)
+		n += p->n[g->member[i]].origin ? p->n[g->member[i]].n_origin : 1;
 	node->origin = cx_arena_array(&p->arena, n, sizeof *node->origin);
 	if (!node->origin) return false;
 	for (uint32_t i = 0; i < g->n_member; i++) {
 		const cx_pnode *m = &p->n[g->member[i]];
-		if (m->origin) memcpy(node->origin + node->n_origin, m->origin, m->n_origin * sizeof *m->origin);
+		if (m->origin)
+			memcpy(node->origin + node->n_origin, m->origin, m->n_origin * sizeof *m->origin);
 		else node->origin[node->n_origin] = m->src;
 		node->n_origin += m->origin ? m->n_origin : 1;
 		if (m->src >= last) last = m->src;
@@ -188,7 +201,8 @@ static bool out_of_memory(cx_fuser *f)
 	return false;
 }
 
-/* Tensors whose node this would be, as cx__plan_node() sets them; put back if there is no kernel. */
+/* Tensors whose node this would be, as cx__plan_node() sets them; put back if there is no kernel.
+ */
 static void restore_defs(cx_plan *p, const cx_pnode *n, const uint32_t *def)
 {
 	for (uint32_t o = 0; o < n->n_out; o++) p->t[n->out[o]].def = def[o];
@@ -200,7 +214,8 @@ bool cx__fuse_commit(cx_fuser *f, const cx_group *g, bool note)
 	size_t attr_size = cx__attrs[cx__ops[g->op].attr].size;
 	uint32_t slot = 0, id, def[CX_MAX_OUT];
 	cx_reason why;
-	cx_pnode probe = {.op = (uint16_t)g->op, .n_in = g->n_in, .n_out = (uint8_t)g->n_out, .prog = g->prog};
+	cx_pnode probe = {
+		.op = (uint16_t)g->op, .n_in = g->n_in, .n_out = (uint8_t)g->n_out, .prog = g->prog};
 	void *attr;
 	if (f->st != CX_OK || g->n_member < 2) return false;
 	if ((why = cx__fuse_check(f, g, &slot)) != CX_WHY_FUSED) goto miss;
@@ -243,7 +258,11 @@ miss:
 
 /* ---- the pass ---- */
 
-static const struct { cx_fusion kind; void (*run)(cx_fuser *, uint32_t); bool backwards; } rows[] = {
+static const struct {
+	cx_fusion kind;
+	void (*run)(cx_fuser *, uint32_t);
+	bool backwards;
+} rows[] = {
 #define CX_FUSION(name, why) {CX_FUSION_##name, cx__fuse_##name, CX_FUSION_##name == CX_FUSION_map},
 #include "graph/fusions.def"
 #undef CX_FUSION

@@ -1,4 +1,5 @@
-/* fuse.h - what the fusion patterns share: a proposal, the questions they ask, the one place that decides. */
+/* fuse.h - what the fusion patterns share: a proposal, the questions they ask, the one place that
+ * decides. */
 #ifndef CX_FUSE_H
 #define CX_FUSE_H
 
@@ -6,10 +7,10 @@
 
 typedef struct cx_fuser {
 	cx_plan *p;
-	cx_readers rd;   /* as of the start of this pattern's walk */
+	cx_readers rd; /* as of the start of this pattern's walk */
 	cx_fusion kind;
-	bool changed;    /* something was fused since */
-	cx_status st;    /* sticky: out of memory */
+	bool changed; /* something was fused since */
+	cx_status st; /* sticky: out of memory */
 	cx_err *err;
 } cx_fuser;
 
@@ -33,8 +34,8 @@ static inline void cx__group_in(cx_group *g, uint32_t t)
 	if (g->n_in < CX_GROUP_IN) g->in[g->n_in++] = t;
 }
 
-/* Makes the group one node if that is legal and the device has the kernel; else notes why not (when it is a near
- * miss: `note`). True if done. Pointers into p->n and p->t are stale after it. */
+/* Makes the group one node if that is legal and the device has the kernel; else notes why not (when
+ * it is a near miss: `note`). True if done. Pointers into p->n and p->t are stale after it. */
 bool cx__fuse_commit(cx_fuser *f, const cx_group *g, bool note);
 /* The legality part alone: reason, or CX_WHY_FUSED; *slot is where in the order it may stand. */
 cx_reason cx__fuse_check(cx_fuser *f, const cx_group *g, uint32_t *slot);
@@ -43,10 +44,12 @@ cx_reason cx__fuse_check(cx_fuser *f, const cx_group *g, uint32_t *slot);
 uint32_t cx__fuse_def(const cx_fuser *f, uint32_t t);
 /* The same with this op and one output; CX_NO otherwise. */
 uint32_t cx__fuse_def_op(const cx_fuser *f, uint32_t t, cx_op op);
-/* The one live node that reads root t, exactly once, t being no output and no state; CX_NO otherwise. */
+/* The one live node that reads root t, exactly once, t being no output and no state; CX_NO
+ * otherwise. */
 uint32_t cx__fuse_reader(const cx_fuser *f, uint32_t t);
 uint32_t cx__fuse_reader_op(const cx_fuser *f, uint32_t t, cx_op op);
-bool cx__fuse_same(const cx_fuser *f, uint32_t a, uint32_t b); /* the same bytes, read the same way */
+bool cx__fuse_same(
+	const cx_fuser *f, uint32_t a, uint32_t b); /* the same bytes, read the same way */
 /* A constant f32 of one element. */
 bool cx__fuse_scalar(const cx_fuser *f, uint32_t t, float *value);
 /* The operand of a two-operand node that is not t; CX_NO if both are. */

@@ -1,13 +1,15 @@
-/* fuse_attn.c - attention written out: matmul(softmax(scale * matmul(q, k') [+ bias | where mask]), v).
+/* fuse_attn.c - attention written out: matmul(softmax(scale * matmul(q, k') [+ bias | where mask]),
+ * v).
  *
- * q [.., T, d], k [.., S, d], v [.., S, dv] of rank 2, 3 [B] or 4 [B,H]. The op wants heads inside: it reads q, k
- * and v through views with the axes of heads and rows exchanged, so no copy is made for it. Its result is dense as
- * [B,T,H,dv]; that is what is wanted when the only reader is the copy which makes [B,T,H*dv] of it, and when there
- * is only one head or one row; otherwise the pattern is left alone.
+ * q [.., T, d], k [.., S, d], v [.., S, dv] of rank 2, 3 [B] or 4 [B,H]. The op wants heads inside:
+ * it reads q, k and v through views with the axes of heads and rows exchanged, so no copy is made
+ * for it. Its result is dense as [B,T,H,dv]; that is what is wanted when the only reader is the
+ * copy which makes [B,T,H*dv] of it, and when there is only one head or one row; otherwise the
+ * pattern is left alone.
  *
- * A row of the mask that sees nothing gives NaN as softmax and 0 as attention. So a mask must be a constant, of
- * which every row is known to see something. Infinite q or k can still make a whole row of scores -inf; there the
- * fused plan gives 0 where the graph gave NaN. */
+ * A row of the mask that sees nothing gives NaN as softmax and 0 as attention. So a mask must be a
+ * constant, of which every row is known to see something. Infinite q or k can still make a whole
+ * row of scores -inf; there the fused plan gives 0 where the graph gave NaN. */
 #include "graph/fuse.h"
 
 #include <math.h>
@@ -19,11 +21,13 @@ typedef struct attn {
 	float factor;
 } attn;
 
-/* The node that writes t, through copies that only make a view dense: they are not needed by attention. */
+/* The node that writes t, through copies that only make a view dense: they are not needed by
+ * attention. */
 static uint32_t undense(const cx_fuser *f, uint32_t t)
 {
 	uint32_t d = cx__fuse_def_op(f, t, CX_OP_copy);
-	if (d == CX_NO || f->p->n[d].flags & CX_PNODE_XDEV || f->p->n[d].reason != CX_WHY_DENSE) return t;
+	if (d == CX_NO || f->p->n[d].flags & CX_PNODE_XDEV || f->p->n[d].reason != CX_WHY_DENSE)
+		return t;
 	return f->p->n[d].in[0];
 }
 
@@ -80,9 +84,12 @@ static uint32_t peel_mask(cx_fuser *f, attn *a, uint32_t t, bool *unknown)
 	if (n->op != CX_OP_add || n->in[0] == n->in[1]) return t;
 	for (int j = 0; j < 2; j++) {
 		uint32_t s = n->in[j], w = cx__fuse_def(f, s);
-		if (w == CX_NO || cx__fuse_reader(f, s) != d || f->p->t[n->in[1 - j]].desc.dtype != CX_F32) continue;
+		if (w == CX_NO || cx__fuse_reader(f, s) != d || f->p->t[n->in[1 - j]].desc.dtype != CX_F32)
+			continue;
 		if (!cx__desc_same_dims(&f->p->t[t].desc, &f->p->t[s].desc)) continue;
-		if (f->p->n[w].op != CX_OP_matmul && f->p->n[w].op != CX_OP_mul && f->p->n[w].op != CX_OP_div) continue;
+		if (f->p->n[w].op != CX_OP_matmul && f->p->n[w].op != CX_OP_mul &&
+			f->p->n[w].op != CX_OP_div)
+			continue;
 		*unknown = !rows_see(f, n->in[1 - j]);
 		a->bias = n->in[1 - j];
 		a->mask_node = d;
@@ -155,11 +162,13 @@ static bool match(cx_fuser *f, uint32_t node, attn *a, bool *unknown)
 	a->k = undense(f, p->n[a->qk].in[1]);
 	a->v = undense(f, p->n[a->pv].in[1]);
 	return p->t[a->q].desc.rank <= 4 && p->t[a->k].desc.rank == p->t[a->q].desc.rank &&
-		p->t[a->v].desc.rank == p->t[a->q].desc.rank && p->t[a->q].desc.dtype == p->t[a->k].desc.dtype &&
-		p->t[a->q].desc.dtype == p->t[a->v].desc.dtype;
+		   p->t[a->v].desc.rank == p->t[a->q].desc.rank &&
+		   p->t[a->q].desc.dtype == p->t[a->k].desc.dtype &&
+		   p->t[a->q].desc.dtype == p->t[a->v].desc.dtype;
 }
 
-/* Where the result goes: a copy that exchanges heads and rows; else the product's own tensor, re-labelled. */
+/* Where the result goes: a copy that exchanges heads and rows; else the product's own tensor,
+ * re-labelled. */
 static uint32_t result_of(cx_fuser *f, attn *a, const cx_desc *want)
 {
 	const cx_plan *p = f->p;
@@ -202,8 +211,10 @@ void cx__fuse_attention(cx_fuser *f, uint32_t node)
 	if (p->n[node].op != CX_OP_softmax || sm->axis != p->t[p->n[node].in[0]].desc.rank - 1) return;
 	a.factor = sm->scale;
 	if (!match(f, node, &a, &unknown)) return;
-	if (unknown || (a.mask_node != CX_NO && sm->scale != 1.0f)) { /* a scale over the bias is not attention's */
-		if (cx__plan_miss(p, f->kind, p->n[node].src, CX_WHY_MISS_MASK) != CX_OK) f->st = cx__plan_oom(f->err);
+	if (unknown || (a.mask_node != CX_NO &&
+					   sm->scale != 1.0f)) { /* a scale over the bias is not attention's */
+		if (cx__plan_miss(p, f->kind, p->n[node].src, CX_WHY_MISS_MASK) != CX_OK)
+			f->st = cx__plan_oom(f->err);
 		return;
 	}
 	if (a.factor == 0.0f || !(fabsf(a.factor) < 1e30f)) return;
@@ -219,11 +230,16 @@ void cx__fuse_attention(cx_fuser *f, uint32_t node)
 	want.dim[3] = p->t[a.v].desc.dim[3];
 	o = result_of(f, &a, &want);
 	if (o == CX_NO) {
-		if (cx__plan_miss(p, f->kind, p->n[node].src, CX_WHY_MISS_SHAPE) != CX_OK) f->st = cx__plan_oom(f->err);
+		if (cx__plan_miss(p, f->kind, p->n[node].src, CX_WHY_MISS_SHAPE) != CX_OK)
+			f->st = cx__plan_oom(f->err);
 		return;
 	}
-	g = (cx_group){.op = CX_OP_attention, .attr = &at, .n_in = 7, .n_out = 1,
-		.in = {a.q, a.k, a.v, CX_NO, CX_NO, a.mask, a.bias}, .out = {a.copy != CX_NO ? o : pv_out}};
+	g = (cx_group){.op = CX_OP_attention,
+		.attr = &at,
+		.n_in = 7,
+		.n_out = 1,
+		.in = {a.q, a.k, a.v, CX_NO, CX_NO, a.mask, a.bias},
+		.out = {a.copy != CX_NO ? o : pv_out}};
 	cx__group_member(&g, a.qk);
 	cx__group_member(&g, a.scale);
 	cx__group_member(&g, a.mask_node);

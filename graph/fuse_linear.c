@@ -1,21 +1,23 @@
-/* fuse_linear.c - products with what stands around them: linear = norm, up to three products on one input, bias,
- * activation or gating, residual; and add_norm for a sum that is normalised.
+/* fuse_linear.c - products with what stands around them: linear = norm, up to three products on one
+ * input, bias, activation or gating, residual; and add_norm for a sum that is normalised.
  *
- * A pattern is read off once as a `spec`; then proposals go from the largest to the smallest until the device has a
- * kernel for one. Dtypes: matmul, add and the norms give their first operand's dtype, so a spec has one throughout;
- * the shape rule of linear is asked in the end. */
+ * A pattern is read off once as a `spec`; then proposals go from the largest to the smallest until
+ * the device has a kernel for one. Dtypes: matmul, add and the norms give their first operand's
+ * dtype, so a spec has one throughout; the shape rule of linear is asked in the end. */
 #include "graph/fuse.h"
 #include "graph/prog.h"
 
 /* One product: y = x w' [+ bias] */
-typedef struct arm { uint32_t mm, w, bias_node, bias, y; } arm;
+typedef struct arm {
+	uint32_t mm, w, bias_node, bias, y;
+} arm;
 typedef struct spec {
-	uint32_t x, norm;         /* operand; norm node whose only readers are the products, or CX_NO */
+	uint32_t x, norm; /* operand; norm node whose only readers are the products, or CX_NO */
 	arm a[3];
 	uint32_t n_w;
-	uint32_t act, mul;        /* nodes: activation of arm 0, gate */
-	uint32_t residual, r;     /* node and its other operand */
-	uint32_t y;               /* before the residual, single output */
+	uint32_t act, mul;    /* nodes: activation of arm 0, gate */
+	uint32_t residual, r; /* node and its other operand */
+	uint32_t y;           /* before the residual, single output */
 } spec;
 
 static bool is_product(const cx_fuser *f, uint32_t node)
@@ -23,7 +25,8 @@ static bool is_product(const cx_fuser *f, uint32_t node)
 	const cx_pnode *n = &f->p->n[node];
 	const cx_attr_matmul *a = n->attr;
 	if (n->op != CX_OP_matmul || n->flags) return false;
-	return a->trans_b && !a->trans_a && f->p->t[n->in[1]].desc.rank == 2 && f->p->t[n->in[0]].desc.rank >= 1;
+	return a->trans_b && !a->trans_a && f->p->t[n->in[1]].desc.rank == 2 &&
+		   f->p->t[n->in[0]].desc.rank >= 1;
 }
 
 static bool is_activation(unsigned op)
@@ -38,7 +41,8 @@ static arm arm_of(const cx_fuser *f, uint32_t mm)
 	uint32_t add = cx__fuse_reader_op(f, a.y, CX_OP_add), b;
 	if (add == CX_NO) return a;
 	b = cx__fuse_other(f, add, a.y);
-	if (b == CX_NO || p->t[b].desc.rank != 1 || p->t[b].desc.dim[0] != p->t[a.w].desc.dim[0]) return a;
+	if (b == CX_NO || p->t[b].desc.rank != 1 || p->t[b].desc.dim[0] != p->t[a.w].desc.dim[0])
+		return a;
 	if (!cx__desc_same_dims(&p->t[a.y].desc, &p->t[p->n[add].out[0]].desc)) return a;
 	a.bias_node = add;
 	a.bias = b;
@@ -54,7 +58,8 @@ static uint32_t norm_of(const cx_fuser *f, const spec *s)
 	if (d == CX_NO || s->x >= f->rd.n_t || f->p->t[s->x].is_output) return CX_NO;
 	norm = &f->p->n[d];
 	if (norm->op != CX_OP_rmsnorm && norm->op != CX_OP_layernorm) return CX_NO;
-	if (norm->n_in == 3 && norm->in[1] == CX_NO && norm->in[2] != CX_NO) return CX_NO; /* a bias alone */
+	if (norm->n_in == 3 && norm->in[1] == CX_NO && norm->in[2] != CX_NO)
+		return CX_NO; /* a bias alone */
 	for (uint32_t i = f->rd.start[s->x]; i < f->rd.start[s->x + 1]; i++)
 		for (uint32_t k = 0; k < s->n_w; k++) n += f->rd.node[i] == s->a[k].mm;
 	return n == f->rd.start[s->x + 1] - f->rd.start[s->x] ? d : CX_NO;
@@ -147,7 +152,8 @@ void cx__fuse_gate_up(cx_fuser *f, uint32_t node)
 		spec s = {.n_w = 2, .act = cx__fuse_def(f, mul->in[side]), .mul = node, .y = mul->out[0]};
 		uint32_t z[2], mm;
 		bool ok = s.act != CX_NO && is_activation(f->p->n[s.act].op) &&
-			cx__fuse_reader(f, mul->in[side]) == node && cx__fuse_reader(f, mul->in[1 - side]) == node;
+				  cx__fuse_reader(f, mul->in[side]) == node &&
+				  cx__fuse_reader(f, mul->in[1 - side]) == node;
 		if (!ok) continue;
 		z[0] = f->p->n[s.act].in[0];
 		z[1] = mul->in[1 - side];
@@ -178,7 +184,8 @@ static void find_siblings(const cx_fuser *f, spec *s)
 	if (root >= f->rd.n_t) return;
 	for (uint32_t i = f->rd.start[root]; i < f->rd.start[root + 1] && s->n_w < 3; i++) {
 		uint32_t id = f->rd.node[i];
-		if (id == s->a[0].mm || !is_product(f, id) || !cx__fuse_same(f, f->p->n[id].in[0], s->x)) continue;
+		if (id == s->a[0].mm || !is_product(f, id) || !cx__fuse_same(f, f->p->n[id].in[0], s->x))
+			continue;
 		if (f->p->n[id].in[1] != CX_NO && f->p->t[f->p->n[id].in[1]].root == root) continue;
 		s->a[s->n_w++] = arm_of(f, id);
 	}

@@ -1,10 +1,11 @@
-/* fuse_map.c - map programs: elementwise nodes over one index space become one pass, with an optional reduction
- * along the last axis at the end.
+/* fuse_map.c - map programs: elementwise nodes over one index space become one pass, with an
+ * optional reduction along the last axis at the end.
  *
- * Grown backwards from a node that no group has taken: producers join while the limits of cx_prog hold, the values
- * have the same dims, and the group stays legal. A value with readers outside becomes a further output. Registers
- * are floating, so only float and bool values take part. An instruction rounds nothing: where a node's result is
- * narrower than f32 and is used inside, a cast rounds it as its own store would have. */
+ * Grown backwards from a node that no group has taken: producers join while the limits of cx_prog
+ * hold, the values have the same dims, and the group stays legal. A value with readers outside
+ * becomes a further output. Registers are floating, so only float and bool values take part. An
+ * instruction rounds nothing: where a node's result is narrower than f32 and is used inside, a cast
+ * rounds it as its own store would have. */
 #include "graph/fuse.h"
 #include "graph/prog.h"
 
@@ -12,18 +13,22 @@
 
 typedef struct grower {
 	cx_fuser *f;
-	cx_group g;       /* members, latest first; in and out are made with the program */
-	cx_desc space;    /* dims of every member's value */
-	uint32_t reduce;  /* node, or CX_NO */
+	cx_group g;      /* members, latest first; in and out are made with the program */
+	cx_desc space;   /* dims of every member's value */
+	uint32_t reduce; /* node, or CX_NO */
 	cx_attr_map attr;
 	cx_prog prog;
 } grower;
 
-static bool register_type(cx_dtype t) { return t == CX_F32 || t == CX_F16 || t == CX_BF16 || t == CX_BOOL; }
+static bool register_type(cx_dtype t)
+{
+	return t == CX_F32 || t == CX_F16 || t == CX_BF16 || t == CX_BOOL;
+}
 
 static bool is_elementwise(const cx_plan *p, const cx_pnode *n)
 {
-	if (n->flags || n->fusion != CX_FUSION_none || cx__prog_arity(n->op) == 0 || n->n_out != 1) return false;
+	if (n->flags || n->fusion != CX_FUSION_none || cx__prog_arity(n->op) == 0 || n->n_out != 1)
+		return false;
 	if (!register_type(p->t[n->out[0]].desc.dtype) || p->t[n->out[0]].state != CX_NO) return false;
 	for (uint32_t j = 0; j < n->n_in; j++)
 		if (!register_type(p->t[n->in[j]].desc.dtype)) return false;
@@ -36,11 +41,20 @@ static bool is_reduction(const cx_plan *p, const cx_pnode *n, cx_attr_map *out)
 	const cx_attr_reduce *a = n->attr;
 	const cx_desc *x;
 	switch (n->op) {
-	case CX_OP_sum: out->reduce = 1; break;
-	case CX_OP_mean: out->reduce = 2; break;
-	case CX_OP_amax: out->reduce = 3; break;
-	case CX_OP_amin: out->reduce = 4; break;
-	default: return false;
+	case CX_OP_sum:
+		out->reduce = 1;
+		break;
+	case CX_OP_mean:
+		out->reduce = 2;
+		break;
+	case CX_OP_amax:
+		out->reduce = 3;
+		break;
+	case CX_OP_amin:
+		out->reduce = 4;
+		break;
+	default:
+		return false;
 	}
 	x = &p->t[n->in[0]].desc;
 	out->keep = a->keep;
@@ -82,8 +96,8 @@ static bool add_instr(cx_prog *pr, cx_instr in)
 	return true;
 }
 
-/* Registers in instructions are counted from n_in, which is known last: until then, the result of instruction i is
- * CX_PROG_MAX_IN + i. */
+/* Registers in instructions are counted from n_in, which is known last: until then, the result of
+ * instruction i is CX_PROG_MAX_IN + i. */
 static int reg_of(grower *w, uint32_t t, const uint32_t *order, const uint8_t *reg, uint32_t n)
 {
 	for (uint32_t i = 0; i < n; i++)
@@ -103,7 +117,8 @@ static bool used_inside(const grower *w, uint32_t t)
 }
 
 /* One member's instructions; its register, or -1 if the program is full. */
-static int emit_member(grower *w, const cx_pnode *n, const uint32_t *order, const uint8_t *reg, uint32_t done)
+static int emit_member(
+	grower *w, const cx_pnode *n, const uint32_t *order, const uint8_t *reg, uint32_t done)
 {
 	const cx_ptensor *y = &w->f->p->t[n->out[0]];
 	cx_instr in = {.op = n->op};
@@ -122,7 +137,9 @@ static int emit_member(grower *w, const cx_pnode *n, const uint32_t *order, cons
 	self = CX_PROG_MAX_IN + w->prog.n_instr - 1;
 	if (n->op == CX_OP_cast || (y->desc.dtype != CX_F16 && y->desc.dtype != CX_BF16)) return self;
 	if (!used_inside(w, n->out[0])) return self;
-	if (!add_instr(&w->prog, (cx_instr){.op = CX_OP_cast, .a = (uint8_t)self, .p = (float)y->desc.dtype})) return -1;
+	if (!add_instr(
+			&w->prog, (cx_instr){.op = CX_OP_cast, .a = (uint8_t)self, .p = (float)y->desc.dtype}))
+		return -1;
 	return self + 1;
 }
 
@@ -152,14 +169,16 @@ static uint32_t sorted(const grower *w, uint32_t *order)
 	for (uint32_t i = 0; i < w->g.n_member; i++) {
 		uint32_t at = n;
 		if (w->g.member[i] == w->reduce) continue;
-		for (; at > 0 && p->n[order[at - 1]].pos > p->n[w->g.member[i]].pos; at--) order[at] = order[at - 1];
+		for (; at > 0 && p->n[order[at - 1]].pos > p->n[w->g.member[i]].pos; at--)
+			order[at] = order[at - 1];
 		order[at] = w->g.member[i];
 		n++;
 	}
 	return n;
 }
 
-/* Writes the program, operands and outputs of the group as it stands; false: limits are exceeded. */
+/* Writes the program, operands and outputs of the group as it stands; false: limits are exceeded.
+ */
 static bool build(grower *w)
 {
 	cx_plan *p = w->f->p;
@@ -172,7 +191,9 @@ static bool build(grower *w)
 		int r = emit_member(w, &p->n[order[i]], order, reg, i);
 		if (r < 0) return false;
 		reg[i] = (uint8_t)r;
-		if (w->reduce != CX_NO ? t != p->n[w->reduce].in[0] : !read_outside(w, t) && used_inside(w, t)) continue;
+		if (w->reduce != CX_NO ? t != p->n[w->reduce].in[0]
+							   : !read_outside(w, t) && used_inside(w, t))
+			continue;
 		if (w->g.n_out == CX_MAX_OUT) return false;
 		w->prog.out[w->g.n_out] = reg[i];
 		w->prog.out_dtype[w->g.n_out] = (uint8_t)p->t[t].desc.dtype;
@@ -189,7 +210,8 @@ static bool build(grower *w)
 
 /* ---- growing ---- */
 
-/* The producer that comes last among those that may join, and that was not tried before (below `limit`). */
+/* The producer that comes last among those that may join, and that was not tried before (below
+ * `limit`). */
 static uint32_t next_producer(const grower *w, uint32_t limit)
 {
 	const cx_fuser *f = w->f;

@@ -1,5 +1,5 @@
-/* fuse_misc.c - patterns of a few nodes: rope into the key cache, convolution + silu, a factor before softmax,
- * rows of several tables summed. */
+/* fuse_misc.c - patterns of a few nodes: rope into the key cache, convolution + silu, a factor
+ * before softmax, rows of several tables summed. */
 #include "graph/fuse.h"
 
 /* ---- rope(k) -> [cast] -> scatter(kcache, slot), [cast] v -> scatter(vcache, slot) ---- */
@@ -10,7 +10,8 @@ static bool overwrites(const cx_fuser *f, uint32_t node)
 	return n->op == CX_OP_scatter && !n->flags && !((const cx_attr_scatter *)n->attr)->add;
 }
 
-/* The scatter of values that goes with the scatter of keys: same slots, same kind of cache, the nearest. */
+/* The scatter of values that goes with the scatter of keys: same slots, same kind of cache, the
+ * nearest. */
 static uint32_t values_scatter(const cx_fuser *f, uint32_t keys)
 {
 	const cx_plan *p = f->p;
@@ -22,7 +23,7 @@ static uint32_t values_scatter(const cx_fuser *f, uint32_t keys)
 		const cx_pnode *v = &p->n[id];
 		if (id == keys || !overwrites(f, id) || !cx__fuse_same(f, v->in[1], k->in[1])) continue;
 		if (p->t[v->in[0]].desc.dtype != p->t[k->in[0]].desc.dtype ||
-		    !cx__desc_same_dims(&p->t[v->in[0]].desc, &p->t[k->in[0]].desc))
+			!cx__desc_same_dims(&p->t[v->in[0]].desc, &p->t[k->in[0]].desc))
 			continue;
 		src = cx__fuse_def(f, v->in[2]);
 		if (src != CX_NO && p->n[src].op == CX_OP_cast) src = cx__fuse_def(f, p->n[src].in[0]);
@@ -139,7 +140,8 @@ static bool sum_of_rows(const cx_fuser *f, uint32_t t, uint32_t reader, cx_group
 {
 	uint32_t d = cx__fuse_def(f, t);
 	const cx_pnode *n;
-	if (d == CX_NO || cx__fuse_reader(f, t) != reader || g->n_member + 1 >= CX_GROUP_MEMBERS) return false;
+	if (d == CX_NO || cx__fuse_reader(f, t) != reader || g->n_member + 1 >= CX_GROUP_MEMBERS)
+		return false;
 	n = &f->p->n[d];
 	if (n->op == CX_OP_add) {
 		if (n->in[0] == n->in[1]) return false;

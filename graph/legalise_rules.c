@@ -1,7 +1,7 @@
 /* legalise_rules.c - ops as simpler ops, for devices that lack a kernel of their own for them.
  *
- * A rule only applies to f32, where the intermediate results are as precise as a kernel's registers. It makes its
- * nodes only if the device has a kernel for each, or a rule in turn. */
+ * A rule only applies to f32, where the intermediate results are as precise as a kernel's
+ * registers. It makes its nodes only if the device has a kernel for each, or a rule in turn. */
 #include "graph/plan.h"
 
 #include <string.h>
@@ -10,9 +10,9 @@ enum { MAX_NODES = 16 };
 
 typedef struct maker {
 	cx_plan *p;
-	uint32_t src, last;    /* source node; tensor that the rule's final op must write */
+	uint32_t src, last; /* source node; tensor that the rule's final op must write */
 	uint32_t *made, n_made;
-	bool failed;           /* shapes that the rule does not understand, or: */
+	bool failed; /* shapes that the rule does not understand, or: */
 	bool oom;
 } maker;
 
@@ -76,7 +76,10 @@ static void rule_silu(maker *m, const cx_pnode *n)
 	make(m, CX_OP_mul, n->in[0], make(m, CX_OP_sigmoid, n->in[0], CX_NO, NULL, false), NULL, true);
 }
 
-static void rule_relu(maker *m, const cx_pnode *n) { make(m, CX_OP_max, n->in[0], scalar(m, 0.0f), NULL, true); }
+static void rule_relu(maker *m, const cx_pnode *n)
+{
+	make(m, CX_OP_max, n->in[0], scalar(m, 0.0f), NULL, true);
+}
 
 static void rule_clamp(maker *m, const cx_pnode *n)
 {
@@ -92,15 +95,22 @@ static void rule_scale(maker *m, const cx_pnode *n, uint32_t x, cx_op fold)
 	uint32_t w = n->n_in > 1 ? n->in[1] : CX_NO, b = n->n_in > 2 ? n->in[2] : CX_NO, y;
 	int64_t axis = m->p->t[x].desc.rank - 1;
 	y = along(m, fold, make(m, CX_OP_mul, x, x, NULL, false), axis);
-	y = make(m, CX_OP_rsqrt, make(m, CX_OP_add, y, scalar(m, a->eps), NULL, false), CX_NO, NULL, false);
+	y = make(
+		m, CX_OP_rsqrt, make(m, CX_OP_add, y, scalar(m, a->eps), NULL, false), CX_NO, NULL, false);
 	y = make(m, CX_OP_mul, x, y, NULL, w == CX_NO && b == CX_NO);
 	if (w != CX_NO && a->plus_one) w = make(m, CX_OP_add, w, scalar(m, 1.0f), NULL, false);
 	if (w != CX_NO) y = make(m, CX_OP_mul, y, w, NULL, b == CX_NO);
 	if (b != CX_NO) make(m, CX_OP_add, y, b, NULL, true);
 }
 
-static void rule_rmsnorm(maker *m, const cx_pnode *n) { rule_scale(m, n, n->in[0], CX_OP_mean); }
-static void rule_l2norm(maker *m, const cx_pnode *n) { rule_scale(m, n, n->in[0], CX_OP_sum); }
+static void rule_rmsnorm(maker *m, const cx_pnode *n)
+{
+	rule_scale(m, n, n->in[0], CX_OP_mean);
+}
+static void rule_l2norm(maker *m, const cx_pnode *n)
+{
+	rule_scale(m, n, n->in[0], CX_OP_sum);
+}
 
 static void rule_layernorm(maker *m, const cx_pnode *n)
 {
@@ -128,13 +138,22 @@ static void rule_log_softmax(maker *m, const cx_pnode *n)
 {
 	const cx_attr_softmax *a = n->attr;
 	uint32_t z = shifted(m, n), e = make(m, CX_OP_exp, z, CX_NO, NULL, false);
-	make(m, CX_OP_sub, z, make(m, CX_OP_log, along(m, CX_OP_sum, e, a->axis), CX_NO, NULL, false), NULL, true);
+	make(m, CX_OP_sub, z, make(m, CX_OP_log, along(m, CX_OP_sum, e, a->axis), CX_NO, NULL, false),
+		NULL, true);
 }
 
-static const struct { uint16_t op; void (*run)(maker *, const cx_pnode *); } rules[] = {
-	{CX_OP_silu, rule_silu},           {CX_OP_relu, rule_relu},       {CX_OP_clamp, rule_clamp},
-	{CX_OP_rmsnorm, rule_rmsnorm},     {CX_OP_l2norm, rule_l2norm},   {CX_OP_layernorm, rule_layernorm},
-	{CX_OP_softmax, rule_softmax},     {CX_OP_log_softmax, rule_log_softmax},
+static const struct {
+	uint16_t op;
+	void (*run)(maker *, const cx_pnode *);
+} rules[] = {
+	{CX_OP_silu, rule_silu},
+	{CX_OP_relu, rule_relu},
+	{CX_OP_clamp, rule_clamp},
+	{CX_OP_rmsnorm, rule_rmsnorm},
+	{CX_OP_l2norm, rule_l2norm},
+	{CX_OP_layernorm, rule_layernorm},
+	{CX_OP_softmax, rule_softmax},
+	{CX_OP_log_softmax, rule_log_softmax},
 };
 
 static bool has_rule(unsigned op)
@@ -149,12 +168,14 @@ static bool device_has_all(cx_plan *p, uint32_t dev, const maker *m)
 	for (uint32_t i = 0; i < m->n_made; i++) {
 		const cx_pnode *n = &p->n[m->made[i]];
 		uint64_t set;
-		if (!cx__plan_find(p, dev, n) && !cx__plan_dense_set(p, dev, n, &set) && !has_rule(n->op)) return false;
+		if (!cx__plan_find(p, dev, n) && !cx__plan_dense_set(p, dev, n, &set) && !has_rule(n->op))
+			return false;
 	}
 	return true;
 }
 
-cx_status cx__plan_rule(cx_plan *p, uint32_t dev, uint32_t node, uint32_t *made, uint32_t *n_made, cx_err *err)
+cx_status cx__plan_rule(
+	cx_plan *p, uint32_t dev, uint32_t node, uint32_t *made, uint32_t *n_made, cx_err *err)
 {
 	cx_pnode n = p->n[node]; /* p->n moves */
 	maker m = {.p = p, .src = n.src, .last = n.out[0], .made = made};

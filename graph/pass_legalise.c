@@ -1,8 +1,8 @@
-/* pass_legalise.c - makes every node one that a device has a kernel for: dense copies of strided operands that
- * kernels refuse, and by rule simpler ops in place of one that is missing.
+/* pass_legalise.c - makes every node one that a device has a kernel for: dense copies of strided
+ * operands that kernels refuse, and by rule simpler ops in place of one that is missing.
  *
- * What cannot be helped is left as it is: place refuses it by name. With fallback allowed, a later device that runs
- * the node as it stands comes after copies and rules on an earlier one. */
+ * What cannot be helped is left as it is: place refuses it by name. With fallback allowed, a later
+ * device that runs the node as it stands comes after copies and rules on an earlier one. */
 #include "graph/plan.h"
 
 #include <string.h>
@@ -34,7 +34,8 @@ static cx_status make_dense(legaliser *l, uint32_t t, uint32_t src, uint32_t *ou
 	return cx__plan_push(p, node, l->err);
 }
 
-/* Which operands must be dense for the kernel of this device: bits by position, up to 64; false: none helps. */
+/* Which operands must be dense for the kernel of this device: bits by position, up to 64; false:
+ * none helps. */
 bool cx__plan_dense_set(cx_plan *p, uint32_t dev, const cx_pnode *n, uint64_t *set)
 {
 	const cx_backend *b = p->devs[dev].dev->backend;

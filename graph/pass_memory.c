@@ -1,10 +1,12 @@
 /* pass_memory.c - storage for every root, and offsets in one slab per device.
  *
- * In: nodes in run order.  Out: t[root].mem, and mem[] with kind, life and offset; scratch of steps likewise.
+ * In: nodes in run order.  Out: t[root].mem, and mem[] with kind, life and offset; scratch of steps
+ * likewise.
  *
- * A root takes over the bytes of the operand that its op updates, or that its kernel may overwrite, if that dies
- * there; else it gets storage of its own. States, inputs, weights and outputs are buffers of their own; constants
- * share one. What is left lives in the slab from its first write to its last read; cx_pack() places it. */
+ * A root takes over the bytes of the operand that its op updates, or that its kernel may overwrite,
+ * if that dies there; else it gets storage of its own. States, inputs, weights and outputs are
+ * buffers of their own; constants share one. What is left lives in the slab from its first write to
+ * its last read; cx_pack() places it. */
 #include "graph/pack.h"
 #include "graph/plan.h"
 
@@ -18,17 +20,19 @@ typedef struct allocator {
 	cx_err *err;
 } allocator;
 
-static uint32_t storage_add(cx_plan *p, cx_mem_kind kind, uint8_t dev, uint32_t what, uint64_t bytes, uint32_t pos)
+static uint32_t storage_add(
+	cx_plan *p, cx_mem_kind kind, uint8_t dev, uint32_t what, uint64_t bytes, uint32_t pos)
 {
 	if (p->n_mem == p->cap_mem) {
 		uint32_t cap = p->cap_mem ? p->cap_mem * 2 : p->n_order + 64;
-		void *mem = cx_realloc(&p->alloc, p->mem, p->cap_mem * sizeof *p->mem, cap * sizeof *p->mem);
+		void *mem =
+			cx_realloc(&p->alloc, p->mem, p->cap_mem * sizeof *p->mem, cap * sizeof *p->mem);
 		if (!mem) return CX_NO;
 		p->mem = mem;
 		p->cap_mem = cap;
 	}
-	p->mem[p->n_mem] = (cx_storage){.kind = (uint8_t)kind, .dev = dev, .what = what, .first = pos, .last = pos,
-		.bytes = bytes};
+	p->mem[p->n_mem] = (cx_storage){
+		.kind = (uint8_t)kind, .dev = dev, .what = what, .first = pos, .last = pos, .bytes = bytes};
 	return p->n_mem++;
 }
 
@@ -53,9 +57,10 @@ static cx_status place_leaf(allocator *a, uint32_t root)
 {
 	cx_plan *p = a->p;
 	cx_ptensor *t = &p->t[root];
-	static const uint8_t kinds[] = {[CX_OP_input] = CX_MEM_INPUT, [CX_OP_weight] = CX_MEM_WEIGHT,
-		[CX_OP_const] = CX_MEM_CONST};
-	if (t->mem != CX_NO || t->def != CX_NO || t->leaf == CX_OP_state || t->leaf == CX_LEAF_NONE) return CX_OK;
+	static const uint8_t kinds[] = {
+		[CX_OP_input] = CX_MEM_INPUT, [CX_OP_weight] = CX_MEM_WEIGHT, [CX_OP_const] = CX_MEM_CONST};
+	if (t->mem != CX_NO || t->def != CX_NO || t->leaf == CX_OP_state || t->leaf == CX_LEAF_NONE)
+		return CX_OK;
 	t->mem = storage_add(p, (cx_mem_kind)kinds[t->leaf], 0, root, cx__desc_bytes(&t->desc), 0);
 	return t->mem == CX_NO ? cx__plan_oom(a->err) : CX_OK;
 }
@@ -67,7 +72,8 @@ static cx_status place_leaves(allocator *a)
 	cx_status st;
 	for (uint32_t s = 0; s < p->n_states; s++) {
 		uint32_t leaf = p->states[s].leaf, mem;
-		mem = storage_add(p, CX_MEM_STATE, p->states[s].dev, s, cx__desc_bytes(&p->t[leaf].desc), 0);
+		mem =
+			storage_add(p, CX_MEM_STATE, p->states[s].dev, s, cx__desc_bytes(&p->t[leaf].desc), 0);
 		if (mem == CX_NO) return cx__plan_oom(a->err);
 		p->t[leaf].mem = mem;
 	}
@@ -89,7 +95,8 @@ static cx_status place_leaves(allocator *a)
 
 /* ---- results ---- */
 
-/* Operand whose bytes output 0 of n may take, or -1: it dies here, and nothing else that n reads lies in them. */
+/* Operand whose bytes output 0 of n may take, or -1: it dies here, and nothing else that n reads
+ * lies in them. */
 static int dying_operand(const allocator *a, const cx_pnode *n)
 {
 	const cx_plan *p = a->p;
@@ -100,16 +107,19 @@ static int dying_operand(const allocator *a, const cx_pnode *n)
 		bool ok = true;
 		if (t == CX_NO || !(n->kernel->inplace >> j & 1)) continue;
 		root = p->t[t].root;
-		if (p->t[root].def == CX_NO || p->t[root].state != CX_NO || a->last_use[root] != n->pos) continue;
+		if (p->t[root].def == CX_NO || p->t[root].state != CX_NO || a->last_use[root] != n->pos)
+			continue;
 		if (p->mem[p->t[root].mem].kind != CX_MEM_SLAB || !cx__plan_is_whole(p, t)) continue;
-		/* Equal bytes are not enough: i32 [1,1] is as long as bool [1,4], but read again for each element. */
+		/* Equal bytes are not enough: i32 [1,1] is as long as bool [1,4], but read again for each
+		 * element. */
 		if (!cx__desc_same_dims(&p->t[t].desc, &p->t[n->out[0]].desc)) continue;
-		if (cx__desc_bytes(&p->t[t].desc) != bytes || p->mem[p->t[root].mem].bytes != bytes) continue;
+		if (cx__desc_bytes(&p->t[t].desc) != bytes || p->mem[p->t[root].mem].bytes != bytes)
+			continue;
 		for (uint32_t k = 0; ok && k < n->n_in; k++) {
 			uint32_t u = n->in[k];
 			if (k == j || u == CX_NO || p->t[p->t[u].root].mem != p->t[root].mem) continue;
-			ok = k < 32 && n->kernel->inplace >> k & 1 && cx__desc_equal(&p->t[u].desc, &p->t[t].desc) &&
-				cx__plan_is_whole(p, u);
+			ok = k < 32 && n->kernel->inplace >> k & 1 &&
+				 cx__desc_equal(&p->t[u].desc, &p->t[t].desc) && cx__plan_is_whole(p, u);
 		}
 		if (ok) return (int)j;
 	}
@@ -138,8 +148,8 @@ static cx_status place_out(allocator *a, cx_pnode *n, uint32_t o)
 			p->mem[y->mem].what = t;
 		}
 	} else {
-		y->mem = storage_add(p, y->is_output ? CX_MEM_OUTPUT : CX_MEM_SLAB, n->dev, t, cx__desc_bytes(&y->desc),
-			n->pos);
+		y->mem = storage_add(p, y->is_output ? CX_MEM_OUTPUT : CX_MEM_SLAB, n->dev, t,
+			cx__desc_bytes(&y->desc), n->pos);
 		if (y->mem == CX_NO) return cx__plan_oom(a->err);
 	}
 	if (a->last_use[t] > p->mem[y->mem].last) p->mem[y->mem].last = a->last_use[t];
@@ -179,9 +189,13 @@ static cx_status pack_device(cx_plan *p, uint32_t dev, cx_err *err)
 		uint64_t size;
 		if (p->mem[m].kind != CX_MEM_SLAB || p->mem[m].dev != dev || p->mem[m].bytes == 0) continue;
 		if (!cx_align_u64(p->mem[m].bytes, align, &size))
-			return CX_FAIL(err, CX_ERR_MEMORY, "a value of %llu bytes", (unsigned long long)p->mem[m].bytes);
-		items[n] = (cx_pack_item){.lower = p->mem[m].first, .upper = (int64_t)p->mem[m].last + 1, .size = size,
-			.align = align, .id = m};
+			return CX_FAIL(
+				err, CX_ERR_MEMORY, "a value of %llu bytes", (unsigned long long)p->mem[m].bytes);
+		items[n] = (cx_pack_item){.lower = p->mem[m].first,
+			.upper = (int64_t)p->mem[m].last + 1,
+			.size = size,
+			.align = align,
+			.id = m};
 		which[n++] = m;
 	}
 	if (n == 0) return CX_OK;
@@ -190,7 +204,8 @@ static cx_status pack_device(cx_plan *p, uint32_t dev, cx_err *err)
 	p->devs[dev].slab_bytes = r.peak;
 	p->devs[dev].slab_bound = r.bound;
 	if (max && r.peak > max)
-		return CX_FAIL(err, CX_ERR_MEMORY, "intermediates need %llu bytes, the largest buffer of %s is %llu",
+		return CX_FAIL(err, CX_ERR_MEMORY,
+			"intermediates need %llu bytes, the largest buffer of %s is %llu",
 			(unsigned long long)r.peak, p->devs[dev].dev->name, (unsigned long long)max);
 	return CX_OK;
 }
@@ -210,7 +225,8 @@ cx_status cx__pass_memory(cx_plan *p, cx_err *err)
 	for (uint32_t m = 0; m < p->n_mem; m++) {
 		if (p->mem[m].kind == CX_MEM_WEIGHT) p->stats.weight_bytes += p->mem[m].bytes;
 		if (p->mem[m].kind == CX_MEM_STATE) p->stats.state_bytes += p->mem[m].bytes;
-		if (p->mem[m].kind == CX_MEM_INPUT || p->mem[m].kind == CX_MEM_OUTPUT) p->stats.io_bytes += p->mem[m].bytes;
+		if (p->mem[m].kind == CX_MEM_INPUT || p->mem[m].kind == CX_MEM_OUTPUT)
+			p->stats.io_bytes += p->mem[m].bytes;
 	}
 	p->placed_mem = true;
 	return CX_OK;

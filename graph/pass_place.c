@@ -1,8 +1,9 @@
 /* pass_place.c - a device for every node, or a refusal that names it; copies between devices.
  *
- * The first device in order of preference that has a kernel. A state lives on one device, where all its updates
- * run. A root that is read elsewhere is copied whole, once per device, just before its first reader there; leaves
- * but states are bound on every device that reads them and need no copy. */
+ * The first device in order of preference that has a kernel. A state lives on one device, where all
+ * its updates run. A root that is read elsewhere is copied whole, once per device, just before its
+ * first reader there; leaves but states are bound on every device that reads them and need no copy.
+ */
 #include "graph/plan.h"
 
 #include <stdio.h>
@@ -24,8 +25,8 @@ cx_status cx__plan_refuse(cx_plan *p, const cx_pnode *n, cx_err *err)
 			cx_dtype_get(p->t[n->in[j]].desc.dtype)->name, dims);
 		if (at >= sizeof ops) break;
 	}
-	return CX_FAIL(err, CX_ERR_UNSUPPORTED, "%s has no kernel for %s(%s): %s", p->devs[0].dev->backend->name,
-		cx__ops[n->op].name, ops, where);
+	return CX_FAIL(err, CX_ERR_UNSUPPORTED, "%s has no kernel for %s(%s): %s",
+		p->devs[0].dev->backend->name, cx__ops[n->op].name, ops, where);
 }
 
 /* The state whose version output o of n is, or CX_NO. */
@@ -72,7 +73,8 @@ static cx_status settle_states(cx_plan *p, cx_err *err)
 	return CX_OK;
 }
 
-static cx_status move_root(cx_plan *p, uint32_t *moved, uint32_t root, uint8_t dev, uint32_t src, cx_err *err)
+static cx_status move_root(
+	cx_plan *p, uint32_t *moved, uint32_t root, uint8_t dev, uint32_t src, cx_err *err)
 {
 	uint32_t out = cx__plan_root(p, &p->t[root].desc, CX_NO), node;
 	if (out == CX_NO) return cx__plan_oom(err);
@@ -87,7 +89,8 @@ static cx_status move_root(cx_plan *p, uint32_t *moved, uint32_t root, uint8_t d
 	return cx__plan_push(p, node, err);
 }
 
-static cx_status bring_operand(cx_plan *p, uint32_t **moved, uint32_t n_t, uint32_t id, uint32_t j, cx_err *err)
+static cx_status bring_operand(
+	cx_plan *p, uint32_t **moved, uint32_t n_t, uint32_t id, uint32_t j, cx_err *err)
 {
 	uint32_t t = p->n[id].in[j], root, view;
 	uint8_t dev = p->n[id].dev;
@@ -101,7 +104,8 @@ static cx_status bring_operand(cx_plan *p, uint32_t **moved, uint32_t n_t, uint3
 		if (!moved[dev]) return cx__plan_oom(err);
 		memset(moved[dev], 0xff, n_t * sizeof **moved);
 	}
-	if (moved[dev][root] == CX_NO && (st = move_root(p, moved[dev], root, dev, p->n[id].src, err)) != CX_OK)
+	if (moved[dev][root] == CX_NO &&
+		(st = move_root(p, moved[dev], root, dev, p->n[id].src, err)) != CX_OK)
 		return st;
 	if (t == root) {
 		p->n[id].in[j] = moved[dev][root];
@@ -115,7 +119,8 @@ static cx_status bring_operand(cx_plan *p, uint32_t **moved, uint32_t n_t, uint3
 
 static cx_status insert_copies(cx_plan *p, cx_err *err)
 {
-	uint32_t n = p->n_order, n_t = p->n_t, *old = cx_arena_memdup(&p->tmp, p->order, n * sizeof *old);
+	uint32_t n = p->n_order, n_t = p->n_t,
+			 *old = cx_arena_memdup(&p->tmp, p->order, n * sizeof *old);
 	uint32_t **moved = cx_arena_array(&p->tmp, p->n_devs, sizeof *moved);
 	cx_status st;
 	if (!old || !moved) return cx__plan_oom(err);

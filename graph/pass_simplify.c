@@ -1,17 +1,18 @@
-/* pass_simplify.c - fewer nodes, same values: folded constants, identities, equal nodes once, dead nodes gone.
+/* pass_simplify.c - fewer nodes, same values: folded constants, identities, equal nodes once, dead
+ * nodes gone.
  *
- * One walk in order. rep[t] is the tensor that takes the place of root t; it has the same dims and dtype, and is
- * dense wherever t has views, so that these can be moved over by their offset. Only rewrites that keep every bit
- * are done here: x * 1 and x - 0 are, x + 0 is not (-0 + 0 is 0). */
+ * One walk in order. rep[t] is the tensor that takes the place of root t; it has the same dims and
+ * dtype, and is dense wherever t has views, so that these can be moved over by their offset. Only
+ * rewrites that keep every bit are done here: x * 1 and x - 0 are, x + 0 is not (-0 + 0 is 0). */
 #include "graph/plan.h"
 
 #include <string.h>
 
 typedef struct simplifier {
 	cx_plan *p;
-	uint32_t *rep;      /* [n_t] */
-	uint8_t *has_view;  /* [n_t] roots */
-	uint32_t *table;    /* open addressing: node ids, or tensor ids for constants; CX_NO is free */
+	uint32_t *rep;     /* [n_t] */
+	uint8_t *has_view; /* [n_t] roots */
+	uint32_t *table;   /* open addressing: node ids, or tensor ids for constants; CX_NO is free */
 	uint32_t mask;
 } simplifier;
 
@@ -36,7 +37,8 @@ static bool is_scalar(const cx_plan *p, uint32_t t, float value)
 {
 	const cx_ptensor *v = &p->t[t], *root = &p->t[v->root];
 	float x;
-	if (root->leaf != CX_OP_const || root->trusted) return false; /* folded ones are checked by name */
+	if (root->leaf != CX_OP_const || root->trusted)
+		return false; /* folded ones are checked by name */
 	if (root->desc.dtype != CX_F32 || cx__desc_elems(&root->desc) != 1) return false;
 	memcpy(&x, root->data, sizeof x);
 	return memcmp(&x, &value, sizeof x) == 0; /* -0 is not 0 */
@@ -49,8 +51,10 @@ static uint32_t identity(const cx_plan *p, const cx_pnode *n)
 	switch (n->op) {
 	case CX_OP_cast:
 	case CX_OP_copy:
-	case CX_OP_pad: return a;
-	case CX_OP_concat: return n->n_in == 1 ? a : CX_NO;
+	case CX_OP_pad:
+		return a;
+	case CX_OP_concat:
+		return n->n_in == 1 ? a : CX_NO;
 	case CX_OP_neg:
 		def = p->t[a].def;
 		if (def == CX_NO || p->n[def].op != CX_OP_neg) return CX_NO;
@@ -58,16 +62,20 @@ static uint32_t identity(const cx_plan *p, const cx_pnode *n)
 	case CX_OP_mul:
 		if (is_scalar(p, b, 1.0f)) return a;
 		return is_scalar(p, a, 1.0f) ? b : CX_NO;
-	case CX_OP_div: return is_scalar(p, b, 1.0f) ? a : CX_NO;
-	case CX_OP_sub: return is_scalar(p, b, 0.0f) ? a : CX_NO;
-	default: return CX_NO;
+	case CX_OP_div:
+		return is_scalar(p, b, 1.0f) ? a : CX_NO;
+	case CX_OP_sub:
+		return is_scalar(p, b, 0.0f) ? a : CX_NO;
+	default:
+		return CX_NO;
 	}
 }
 
 static bool replaceable(const simplifier *s, uint32_t t, uint32_t by)
 {
 	const cx_ptensor *a = &s->p->t[t], *b = &s->p->t[by];
-	if (a->state != CX_NO || a->desc.dtype != b->desc.dtype || !cx__desc_same_dims(&a->desc, &b->desc))
+	if (a->state != CX_NO || a->desc.dtype != b->desc.dtype ||
+		!cx__desc_same_dims(&a->desc, &b->desc))
 		return false;
 	return !s->has_view[t] || cx__desc_is_dense(&b->desc);
 }
@@ -94,9 +102,11 @@ static uint64_t node_hash(const cx_plan *p, const cx_pnode *n)
 	uint64_t h = mix(n->op, n->n_in);
 	for (uint32_t j = 0; j < n->n_in; j++) {
 		if (n->in[j] == CX_NO) continue;
-		h = mix(mix(h, p->t[n->in[j]].root + ((uint64_t)j << 32)), (uint64_t)p->t[n->in[j]].view_off);
+		h = mix(
+			mix(h, p->t[n->in[j]].root + ((uint64_t)j << 32)), (uint64_t)p->t[n->in[j]].view_off);
 	}
-	for (int i = 0; i < p->t[n->out[0]].desc.rank; i++) h = mix(h, (uint64_t)p->t[n->out[0]].desc.dim[i]);
+	for (int i = 0; i < p->t[n->out[0]].desc.rank; i++)
+		h = mix(h, (uint64_t)p->t[n->out[0]].desc.dim[i]);
 	return h;
 }
 
@@ -105,21 +115,22 @@ static bool same_operand(const cx_plan *p, uint32_t a, uint32_t b)
 	if (a == b) return true;
 	if (a == CX_NO || b == CX_NO) return false;
 	return p->t[a].root == p->t[b].root && p->t[a].view_off == p->t[b].view_off &&
-		cx__desc_equal(&p->t[a].desc, &p->t[b].desc);
+		   cx__desc_equal(&p->t[a].desc, &p->t[b].desc);
 }
 
 static bool same_node(const cx_plan *p, const cx_pnode *a, const cx_pnode *b)
 {
 	cx_attr_id id = cx__ops[a->op].attr;
-	if (a->op != b->op || a->n_in != b->n_in || a->n_out != b->n_out || a->prog != b->prog) return false;
+	if (a->op != b->op || a->n_in != b->n_in || a->n_out != b->n_out || a->prog != b->prog)
+		return false;
 	for (uint32_t j = 0; j < a->n_in; j++)
 		if (!same_operand(p, a->in[j], b->in[j])) return false;
 	for (uint32_t o = 0; o < a->n_out; o++)
 		if (p->t[a->out[o]].desc.dtype != p->t[b->out[o]].desc.dtype ||
-		    !cx__desc_same_dims(&p->t[a->out[o]].desc, &p->t[b->out[o]].desc))
+			!cx__desc_same_dims(&p->t[a->out[o]].desc, &p->t[b->out[o]].desc))
 			return false;
-	return cx__attr_equal(id, a->attr ? a->attr : cx__attrs[id].defaults,
-		b->attr ? b->attr : cx__attrs[id].defaults);
+	return cx__attr_equal(
+		id, a->attr ? a->attr : cx__attrs[id].defaults, b->attr ? b->attr : cx__attrs[id].defaults);
 }
 
 /* Finds an equal earlier node, or enters this one. */
@@ -160,15 +171,17 @@ static void merge_constants(simplifier *s)
 	for (uint32_t t = 0; t < p->g->n_nodes; t++) {
 		uint64_t bytes, h;
 		uint32_t at;
-		if (p->t[t].leaf != CX_OP_const || p->t[t].root != t || p->t[t].trusted) continue; /* folded: by name */
+		if (p->t[t].leaf != CX_OP_const || p->t[t].root != t || p->t[t].trusted)
+			continue; /* folded: by name */
 		bytes = cx__desc_bytes(&p->t[t].desc);
 		if (bytes == 0 || bytes > SMALL_CONST) continue;
 		h = mix(p->t[t].desc.dtype, bytes);
 		for (uint64_t i = 0; i < bytes; i++) h = mix(h, ((const unsigned char *)p->t[t].data)[i]);
 		for (at = (uint32_t)(h >> 32) & s->mask; s->table[at] != CX_NO; at = (at + 1) & s->mask) {
 			const cx_ptensor *u = &p->t[s->table[at]];
-			if (u->desc.dtype == p->t[t].desc.dtype && cx__desc_same_dims(&u->desc, &p->t[t].desc) &&
-			    memcmp(u->data, p->t[t].data, bytes) == 0)
+			if (u->desc.dtype == p->t[t].desc.dtype &&
+				cx__desc_same_dims(&u->desc, &p->t[t].desc) &&
+				memcmp(u->data, p->t[t].data, bytes) == 0)
 				break;
 		}
 		if (s->table[at] == CX_NO) s->table[at] = t;

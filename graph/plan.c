@@ -1,4 +1,5 @@
-/* plan.c - cx_plan_build: imports a finished graph, runs the passes, and the pieces that passes build with. */
+/* plan.c - cx_plan_build: imports a finished graph, runs the passes, and the pieces that passes
+ * build with. */
 #include "graph/plan.h"
 
 #include <stdio.h>
@@ -10,23 +11,38 @@ static const char *const reasons[CX_WHY_COUNT] = {
 	CX_REASONS(X)
 #undef X
 };
-const char *cx__reason_text(cx_reason why) { return why < CX_WHY_COUNT ? reasons[why] : "?"; }
+const char *cx__reason_text(cx_reason why)
+{
+	return why < CX_WHY_COUNT ? reasons[why] : "?";
+}
 
-static const struct { const char *name, *why; } fusions[CX_FUSION_COUNT] = {
+static const struct {
+	const char *name, *why;
+} fusions[CX_FUSION_COUNT] = {
 	{"none", ""},
 #define CX_FUSION(name, why) {#name, why},
 #include "graph/fusions.def"
 #undef CX_FUSION
 };
-const char *cx__fusion_name(cx_fusion f) { return f < CX_FUSION_COUNT ? fusions[f].name : "?"; }
-const char *cx__fusion_why(cx_fusion f) { return f < CX_FUSION_COUNT ? fusions[f].why : "?"; }
+const char *cx__fusion_name(cx_fusion f)
+{
+	return f < CX_FUSION_COUNT ? fusions[f].name : "?";
+}
+const char *cx__fusion_why(cx_fusion f)
+{
+	return f < CX_FUSION_COUNT ? fusions[f].why : "?";
+}
 
-cx_status cx__plan_oom(cx_err *err) { return CX_FAIL(err, CX_ERR_MEMORY, "out of memory while planning"); }
+cx_status cx__plan_oom(cx_err *err)
+{
+	return CX_FAIL(err, CX_ERR_MEMORY, "out of memory while planning");
+}
 
 uint64_t cx__desc_bytes(const cx_desc *d)
 {
 	uint64_t bytes = 0;
-	if (!cx_dtype_bytes(d->dtype, d->rank, d->dim, &bytes)) return 0; /* checked when the node was made */
+	if (!cx_dtype_bytes(d->dtype, d->rank, d->dim, &bytes))
+		return 0; /* checked when the node was made */
 	return bytes;
 }
 
@@ -93,8 +109,8 @@ uint32_t cx__plan_view(cx_plan *p, uint32_t root, int64_t off, const cx_desc *de
 	return id;
 }
 
-uint32_t cx__plan_node(cx_plan *p, cx_op op, const uint32_t *in, uint32_t n_in, const uint32_t *out, uint32_t n_out,
-	void *attr, uint32_t src)
+uint32_t cx__plan_node(cx_plan *p, cx_op op, const uint32_t *in, uint32_t n_in, const uint32_t *out,
+	uint32_t n_out, void *attr, uint32_t src)
 {
 	uint32_t *ins = cx_arena_array(&p->arena, n_in, sizeof *ins);
 	cx_pnode *n;
@@ -119,7 +135,8 @@ uint32_t cx__plan_node(cx_plan *p, cx_op op, const uint32_t *in, uint32_t n_in, 
 
 cx_status cx__plan_push(cx_plan *p, uint32_t node, cx_err *err)
 {
-	if (node == CX_NO || !grow(p, (void **)&p->order, &p->cap_order, p->n_order + 1, sizeof *p->order))
+	if (node == CX_NO ||
+		!grow(p, (void **)&p->order, &p->cap_order, p->n_order + 1, sizeof *p->order))
 		return cx__plan_oom(err);
 	p->n[node].pos = p->n_order;
 	p->order[p->n_order++] = node;
@@ -140,7 +157,8 @@ void cx__plan_compact(cx_plan *p)
 
 cx_kernel_key cx__plan_key(cx_plan *p, const cx_pnode *n)
 {
-	cx_kernel_key key = {.op = (cx_op)n->op, .attr = n->attr, .prog = n->prog, .n_in = n->n_in, .n_out = n->n_out};
+	cx_kernel_key k = {
+		.op = (cx_op)n->op, .attr = n->attr, .prog = n->prog, .n_in = n->n_in, .n_out = n->n_out};
 	CX_ASSERT(n->n_in + n->n_out <= p->cap_key);
 	for (uint32_t i = 0; i < n->n_in; i++) {
 		if (n->in[i] != CX_NO) {
@@ -151,20 +169,23 @@ cx_kernel_key cx__plan_key(cx_plan *p, const cx_pnode *n)
 		}
 	}
 	for (uint32_t o = 0; o < n->n_out; o++) p->key[n->n_in + o] = p->t[n->out[o]].desc;
-	key.in = p->key;
-	key.out = p->key + n->n_in;
-	return key;
+	k.in = p->key;
+	k.out = p->key + n->n_in;
+	return k;
 }
 
 const cx_kernel *cx__plan_find(cx_plan *p, uint32_t dev, const cx_pnode *n)
 {
+	cx_device *d = p->devs[dev].dev;
 	cx_kernel_key key = cx__plan_key(p, n);
-	return p->devs[dev].dev->backend->find(p->devs[dev].dev, &key);
+	/* cppcheck-suppress returnDanglingLifetime ; kernels are static storage, not part of the key */
+	return d->backend->find(d, &key);
 }
 
 cx_status cx__plan_shape(cx_plan *p, const cx_pnode *n, cx_err *err)
 {
-	cx_shape_ctx c = {.op = (cx_op)n->op, .n_in = n->n_in, .prog = n->prog, .n_out = n->n_out, .err = err};
+	cx_shape_ctx c = {
+		.op = (cx_op)n->op, .n_in = n->n_in, .prog = n->prog, .n_out = n->n_out, .err = err};
 	const cx_attr_info *info = &cx__attrs[cx__ops[n->op].attr];
 	cx_kernel_key key = cx__plan_key(p, n);
 	_Alignas(16) unsigned char attr[512];
@@ -177,8 +198,8 @@ cx_status cx__plan_shape(cx_plan *p, const cx_pnode *n, cx_err *err)
 	c.attr = attr;
 	if ((st = cx__ops[n->op].shape(&c)) != CX_OK) return st;
 	if (c.n_out != n->n_out)
-		return CX_FAIL(err, CX_ERR_SHAPE, "%s has %u outputs, the plan has %u", cx__ops[n->op].name, c.n_out,
-			n->n_out);
+		return CX_FAIL(err, CX_ERR_SHAPE, "%s has %u outputs, the plan has %u", cx__ops[n->op].name,
+			c.n_out, n->n_out);
 	for (uint32_t o = 0; o < c.n_out; o++)
 		if (c.out[o].dtype != key.out[o].dtype || !cx__desc_same_dims(&c.out[o], &key.out[o]))
 			return CX_FAIL(err, CX_ERR_SHAPE, "%s: output %u is not what its shape rule says",
@@ -190,7 +211,7 @@ bool cx__plan_is_whole(const cx_plan *p, uint32_t t)
 {
 	const cx_ptensor *v = &p->t[t];
 	return v->view_off == 0 && cx__desc_is_dense(&v->desc) &&
-		cx__desc_elems(&v->desc) == cx__desc_elems(&p->t[v->root].desc);
+		   cx__desc_elems(&v->desc) == cx__desc_elems(&p->t[v->root].desc);
 }
 
 const char *cx__pnode_text(const cx_plan *p, const cx_pnode *n, char *buf, size_t size)
@@ -206,7 +227,8 @@ enum { MAX_MISSES = 4096 }; /* enough for a reader; a bound on memory */
 cx_status cx__plan_miss(cx_plan *p, cx_fusion f, uint32_t src, cx_reason why)
 {
 	if (p->n_misses >= MAX_MISSES) return CX_OK;
-	if (p->n_misses && p->misses[p->n_misses - 1].src == src && p->misses[p->n_misses - 1].fusion == f)
+	if (p->n_misses && p->misses[p->n_misses - 1].src == src &&
+		p->misses[p->n_misses - 1].fusion == f)
 		return CX_OK;
 	if (!grow(p, (void **)&p->misses, &p->cap_misses, p->n_misses + 1, sizeof *p->misses))
 		return CX_ERR_MEMORY;
@@ -293,14 +315,17 @@ static cx_status import_one(cx_plan *p, uint32_t id, cx_err *err)
 {
 	const cx_node *s = &p->g->nodes[id];
 	switch (cx__ops[s->op].kind) {
-	case CX_KIND_LEAF: return import_leaf(p, id, err);
-	case CX_KIND_META: return CX_OK; /* its tensor was given to the node before it */
+	case CX_KIND_LEAF:
+		return import_leaf(p, id, err);
+	case CX_KIND_META:
+		return CX_OK; /* its tensor was given to the node before it */
 	case CX_KIND_VIEW:
 		if (s->root == id) return import_copy(p, id, err);
 		p->t[id].root = p->t[s->root].root;
 		p->t[id].view_off = s->view_off;
 		return CX_OK;
-	default: return import_node(p, id, err);
+	default:
+		return import_node(p, id, err);
 	}
 }
 
@@ -316,8 +341,9 @@ static cx_status import_graph(cx_plan *p, cx_err *err)
 		if (g->nodes[i].n_in + CX_MAX_OUT + 1 > n_args) n_args = g->nodes[i].n_in + CX_MAX_OUT + 1;
 	if (!grow(p, (void **)&p->key, &p->cap_key, n_args, sizeof *p->key)) return cx__plan_oom(err);
 	if (!grow(p, (void **)&p->t, &p->cap_t, g->n_nodes + g->n_nodes / 4 + 16, sizeof *p->t) ||
-	    !grow(p, (void **)&p->n, &p->cap_n, g->n_nodes + g->n_nodes / 4 + 16, sizeof *p->n) ||
-	    !grow(p, (void **)&p->order, &p->cap_order, g->n_nodes + g->n_nodes / 4 + 16, sizeof *p->order))
+		!grow(p, (void **)&p->n, &p->cap_n, g->n_nodes + g->n_nodes / 4 + 16, sizeof *p->n) ||
+		!grow(p, (void **)&p->order, &p->cap_order, g->n_nodes + g->n_nodes / 4 + 16,
+			sizeof *p->order))
 		return cx__plan_oom(err);
 	for (uint32_t i = 0; i < g->n_nodes; i++) {
 		if (tensor_add(p, &g->nodes[i].desc, i) == CX_NO) return cx__plan_oom(err);
@@ -328,14 +354,16 @@ static cx_status import_graph(cx_plan *p, cx_err *err)
 	if (!p->states || !p->outs) return cx__plan_oom(err);
 	for (uint32_t i = 0; i < g->n_nodes; i++)
 		if ((st = import_one(p, i, err)) != CX_OK) return st;
-	for (uint32_t i = 0; i < g->n_outputs; i++) p->outs[i] = (cx_pout){g->outputs[i].name, g->outputs[i].id};
+	for (uint32_t i = 0; i < g->n_outputs; i++)
+		p->outs[i] = (cx_pout){g->outputs[i].name, g->outputs[i].id};
 	p->n_outs = g->n_outputs;
 	return CX_OK;
 }
 
 /* ---- build ---- */
 
-static cx_status plan_create(const cx_graph *g, const cx_plan_opts *opts, cx_plan **out, cx_err *err)
+static cx_status plan_create(
+	const cx_graph *g, const cx_plan_opts *opts, cx_plan **out, cx_err *err)
 {
 	cx_runtime *rt;
 	cx_plan *p;
@@ -344,7 +372,8 @@ static cx_status plan_create(const cx_graph *g, const cx_plan_opts *opts, cx_pla
 	if (!opts || !opts->devices || opts->n_devices == 0 || opts->n_devices > 254)
 		return CX_FAIL(err, CX_ERR_ARGUMENT, "cx_plan_build: no devices to plan for");
 	for (uint32_t i = 0; i < opts->n_devices; i++)
-		if (!opts->devices[i]) return CX_FAIL(err, CX_ERR_ARGUMENT, "cx_plan_build: device %u is NULL", i);
+		if (!opts->devices[i])
+			return CX_FAIL(err, CX_ERR_ARGUMENT, "cx_plan_build: device %u is NULL", i);
 	rt = opts->devices[0]->rt;
 	p = cx_calloc(&cx_runtime_config(rt)->alloc, 1, sizeof *p);
 	if (!p) return cx__plan_oom(err);
@@ -367,11 +396,16 @@ static cx_status plan_create(const cx_graph *g, const cx_plan_opts *opts, cx_pla
 	return import_graph(p, err);
 }
 
-static const struct { const char *name; cx_status (*run)(cx_plan *, cx_err *); } passes[] = {
-	{"simplify", cx__pass_simplify}, /* constants, identities, common sub-expressions, nodes nobody reads */
-	{"legalise", cx__pass_legalise}, /* dense copies where a kernel wants them; simpler ops by rule */
-	{"place", cx__pass_place},       /* a device per node, or a refusal that names the node */
-	{"fuse", cx__pass_fuse},         /* groups for which find() has one kernel */
+static const struct {
+	const char *name;
+	cx_status (*run)(cx_plan *, cx_err *);
+} passes[] = {
+	{"simplify",
+		cx__pass_simplify}, /* constants, identities, common sub-expressions, nodes nobody reads */
+	{"legalise",
+		cx__pass_legalise},    /* dense copies where a kernel wants them; simpler ops by rule */
+	{"place", cx__pass_place}, /* a device per node, or a refusal that names the node */
+	{"fuse", cx__pass_fuse},   /* groups for which find() has one kernel */
 	{"schedule", cx__pass_schedule}, /* run order, states updated after their old readers */
 	{"memory", cx__pass_memory},     /* storage, offsets in the slab */
 	{"emit", cx__pass_emit},         /* steps, binding tables, segments */
@@ -427,4 +461,7 @@ void cx_plan_free(cx_plan *p)
 	cx_free(&alloc, p, sizeof *p);
 }
 
-void cx_plan_get_stats(const cx_plan *p, cx_plan_stats *out) { *out = p->stats; }
+void cx_plan_get_stats(const cx_plan *p, cx_plan_stats *out)
+{
+	*out = p->stats;
+}

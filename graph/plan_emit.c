@@ -1,12 +1,13 @@
-/* plan_emit.c - the last pass: steps with operands as buffer and offset, a binding table per device, and segments:
- * runs of steps on one device, and transfers between two. What the executor and the backends see of a plan. */
+/* plan_emit.c - the last pass: steps with operands as buffer and offset, a binding table per
+ * device, and segments: runs of steps on one device, and transfers between two. What the executor
+ * and the backends see of a plan. */
 #include "graph/plan.h"
 
 #include <string.h>
 
 typedef struct emitter {
 	cx_plan *p;
-	uint32_t *bind;  /* [n_devs * n_mem]: row of the device's table, or CX_NO */
+	uint32_t *bind; /* [n_devs * n_mem]: row of the device's table, or CX_NO */
 	cx_err *err;
 } emitter;
 
@@ -29,7 +30,8 @@ static uint64_t offset_of(const cx_ptensor *t, const cx_storage *m)
 {
 	const cx_dtype_info *info = cx_dtype_get(t->desc.dtype);
 	uint64_t in_slab = m->kind == CX_MEM_SLAB || m->kind == CX_MEM_CONST ? m->off : 0;
-	return in_slab + (uint64_t)t->view_off / (uint64_t)info->block_elems * (uint64_t)info->block_bytes;
+	return in_slab +
+		   (uint64_t)t->view_off / (uint64_t)info->block_elems * (uint64_t)info->block_bytes;
 }
 
 static void set_operand(emitter *e, uint32_t dev, uint32_t t, cx_operand *out)
@@ -54,8 +56,15 @@ static cx_status emit_step(emitter *e, uint32_t id)
 	if (!args) return cx__plan_oom(e->err);
 	for (uint32_t j = 0; j < n->n_in; j++) set_operand(e, n->dev, n->in[j], &args[j]);
 	for (uint32_t o = 0; o < n->n_out; o++) set_operand(e, n->dev, n->out[o], &args[n->n_in + o]);
-	*s = (cx_step){.kernel = n->kernel, .op = (cx_op)n->op, .attr = n->attr, .prog = n->prog, .n_in = n->n_in,
-		.n_out = n->n_out, .in = args, .out = args + n->n_in, .node = n->src};
+	*s = (cx_step){.kernel = n->kernel,
+		.op = (cx_op)n->op,
+		.attr = n->attr,
+		.prog = n->prog,
+		.n_in = n->n_in,
+		.n_out = n->n_out,
+		.in = args,
+		.out = args + n->n_in,
+		.node = n->src};
 	if (!s->attr) s->attr = cx__attrs[cx__ops[n->op].attr].defaults;
 	if (n->scratch_mem != CX_NO) {
 		s->scratch_off = p->mem[n->scratch_mem].off;
@@ -116,11 +125,13 @@ cx_status cx__pass_emit(cx_plan *p, cx_err *err)
 			continue;
 		}
 		if (!last || last->n == 0 || last->dev != n->dev)
-			p->segs[p->n_segs++] = (cx_segment){.dev = n->dev, .first = p->devs[n->dev].n_steps, .pos = i};
+			p->segs[p->n_segs++] =
+				(cx_segment){.dev = n->dev, .first = p->devs[n->dev].n_steps, .pos = i};
 		p->segs[p->n_segs - 1].n++;
 		if ((st = emit_step(&e, p->order[i])) != CX_OK) return st;
 	}
-	for (uint32_t i = 0; i < p->n_outs; i++) { /* an output that no step touched last is still bound */
+	for (uint32_t i = 0; i < p->n_outs;
+		 i++) { /* an output that no step touched last is still bound */
 		const cx_ptensor *root = &p->t[p->t[p->outs[i].t].root];
 		bind_of(&e, root->dev, root->mem);
 	}

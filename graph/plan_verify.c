@@ -1,10 +1,11 @@
-/* plan_verify.c - is this a plan of that graph? Asked after every pass, by other means than the passes use.
+/* plan_verify.c - is this a plan of that graph? Asked after every pass, by other means than the
+ * passes use.
  *
- *   structure  every operand is a leaf or was written by an earlier node, once; views lie inside their roots; each
- *              node has the shapes that its op's rule gives and, once placed, a kernel
- *   values     every tensor is what the source computes (verify_values.c)
- *   bytes      the schedule replayed with an owner for every byte: who reads a tensor must find it still there, and
- *              no step may write what it reads except as its row or kernel allows */
+ *   structure  every operand is a leaf or was written by an earlier node, once; views lie inside
+ * their roots; each node has the shapes that its op's rule gives and, once placed, a kernel values
+ * every tensor is what the source computes (verify_values.c) bytes      the schedule replayed with
+ * an owner for every byte: who reads a tensor must find it still there, and no step may write what
+ * it reads except as its row or kernel allows */
 #include "graph/plan.h"
 
 #include <string.h>
@@ -20,7 +21,8 @@ static cx_status check_tensor(const cx_plan *p, uint32_t id, const char *stage, 
 	if (root->root != t->root) return BROKEN("tensor %u views a view", id);
 	if (cx__desc_elems(&t->desc) == 0) return CX_OK;
 	for (int i = 0; i < t->desc.rank; i++) last += (t->desc.dim[i] - 1) * t->desc.stride[i];
-	if (t->view_off < 0 || last >= cx__desc_elems(&root->desc)) return BROKEN("tensor %u lies outside its root", id);
+	if (t->view_off < 0 || last >= cx__desc_elems(&root->desc))
+		return BROKEN("tensor %u lies outside its root", id);
 	return CX_OK;
 }
 
@@ -42,9 +44,11 @@ static cx_status check_node(cx_plan *p, uint32_t id, bool *written, const char *
 	for (uint32_t o = 0; o < n->n_out; o++) {
 		uint32_t t = n->out[o];
 		if (t >= p->n_t || p->t[t].root != t) return BROKEN("output %u of %s is no root", o, text);
-		if (written[t] || p->t[t].leaf != CX_LEAF_NONE) return BROKEN("output %u of %s is written twice", o, text);
+		if (written[t] || p->t[t].leaf != CX_LEAF_NONE)
+			return BROKEN("output %u of %s is written twice", o, text);
 		if (p->t[t].def != id) return BROKEN("output %u of %s belongs to another node", o, text);
-		if (!cx__desc_is_dense(&p->t[t].desc)) return BROKEN("output %u of %s is not dense", o, text);
+		if (!cx__desc_is_dense(&p->t[t].desc))
+			return BROKEN("output %u of %s is not dense", o, text);
 		written[t] = true;
 	}
 	if (cx__plan_shape(p, n, &why) != CX_OK) return BROKEN("%s: %s", text, why.msg);
@@ -68,19 +72,27 @@ static cx_status check_structure(cx_plan *p, const char *stage, cx_err *err)
 			return BROKEN("output '%s' is not computed", p->outs[i].name);
 		if (p->t[t].desc.dtype != want->dtype || !cx__desc_same_dims(&p->t[t].desc, want))
 			return BROKEN("output '%s' has another shape", p->outs[i].name);
-		if (p->scheduled && !cx__plan_is_whole(p, t)) return BROKEN("output '%s' is not dense", p->outs[i].name);
+		if (p->scheduled && !cx__plan_is_whole(p, t))
+			return BROKEN("output '%s' is not dense", p->outs[i].name);
 	}
 	for (uint32_t s = 0; s < p->n_states; s++)
 		if (p->states[s].last != p->states[s].leaf && !written[p->states[s].last])
-			return BROKEN("state '%s' is not updated", p->g->nodes[p->t[p->states[s].leaf].src].name);
+			return BROKEN(
+				"state '%s' is not updated", p->g->nodes[p->t[p->states[s].leaf].src].name);
 	return CX_OK;
 }
 
 /* ---- bytes ---- */
 
-typedef struct span { uint64_t lo, hi; uint32_t owner; } span; /* owner: root, CX_NO for scratch */
+typedef struct span {
+	uint64_t lo, hi;
+	uint32_t owner;
+} span; /* owner: root, CX_NO for scratch */
 /* One device's slab: disjoint spans in order. */
-typedef struct ledger { span *s; uint32_t n, cap; } ledger;
+typedef struct ledger {
+	span *s;
+	uint32_t n, cap;
+} ledger;
 typedef struct replay {
 	cx_plan *p;
 	ledger *slab;    /* [n_devs] */
@@ -88,7 +100,11 @@ typedef struct replay {
 	const char *stage;
 	cx_err *err;
 } replay;
-typedef struct place { uint32_t mem; uint8_t kind, dev; uint64_t lo, hi; } place;
+typedef struct place {
+	uint32_t mem;
+	uint8_t kind, dev;
+	uint64_t lo, hi;
+} place;
 
 static place place_of(const cx_plan *p, uint32_t root)
 {
@@ -174,8 +190,8 @@ static bool may_share(const cx_plan *p, const cx_pnode *n, uint32_t o, uint32_t 
 	a = &p->t[n->in[j]];
 	b = &p->t[n->in[with]];
 	return a->root == b->root && a->view_off == b->view_off && cx__desc_equal(&a->desc, &b->desc) &&
-		cx__desc_same_dims(&a->desc, &p->t[n->out[0]].desc) && cx__desc_is_dense(&a->desc) &&
-		cx__desc_bytes(&a->desc) == cx__desc_bytes(&p->t[n->out[0]].desc);
+		   cx__desc_same_dims(&a->desc, &p->t[n->out[0]].desc) && cx__desc_is_dense(&a->desc) &&
+		   cx__desc_bytes(&a->desc) == cx__desc_bytes(&p->t[n->out[0]].desc);
 }
 
 static cx_status replay_reads(const replay *r, const cx_pnode *n, const char *text)
@@ -193,7 +209,8 @@ static cx_status replay_reads(const replay *r, const cx_pnode *n, const char *te
 	return CX_OK;
 }
 
-static cx_status check_writes(const replay *r, const cx_pnode *n, const place *out, const char *text)
+static cx_status check_writes(
+	const replay *r, const cx_pnode *n, const place *out, const char *text)
 {
 	const cx_plan *p = r->p;
 	const char *stage = r->stage;
@@ -212,7 +229,8 @@ static cx_status check_writes(const replay *r, const cx_pnode *n, const place *o
 		if (o == n->n_out) continue;
 		if (p->t[n->out[o]].prev != CX_NO && !owns(r, &out[o], p->t[n->out[o]].prev))
 			return BROKEN("%s updates a state that is at another version", text);
-		if (out[o].kind == CX_MEM_INPUT || out[o].kind == CX_MEM_WEIGHT || out[o].kind == CX_MEM_CONST)
+		if (out[o].kind == CX_MEM_INPUT || out[o].kind == CX_MEM_WEIGHT ||
+			out[o].kind == CX_MEM_CONST)
 			return BROKEN("%s writes over a leaf", text);
 	}
 	return CX_OK;
@@ -248,12 +266,13 @@ cx_status cx__verify_bytes(cx_plan *p, const char *stage, cx_err *err)
 	if (!r.slab || !r.owner) return cx__plan_oom(err);
 	memset(r.owner, 0xff, p->n_mem * sizeof *r.owner);
 	for (uint32_t t = 0; t < p->n_t; t++)
-		if (p->t[t].root == t && p->t[t].leaf != CX_LEAF_NONE && p->t[t].mem != CX_NO) r.owner[p->t[t].mem] = t;
+		if (p->t[t].root == t && p->t[t].leaf != CX_LEAF_NONE && p->t[t].mem != CX_NO)
+			r.owner[p->t[t].mem] = t;
 	for (uint32_t m = 0; m < p->n_mem; m++) {
 		const cx_pdevice *d = &p->devs[p->mem[m].dev];
 		if (p->mem[m].kind != CX_MEM_SLAB) continue;
 		if (p->mem[m].off % d->limits.alignment != 0 || p->mem[m].bytes > d->slab_bytes ||
-		    p->mem[m].off > d->slab_bytes - p->mem[m].bytes)
+			p->mem[m].off > d->slab_bytes - p->mem[m].bytes)
 			return BROKEN("storage %u is not inside the slab, or not aligned", m);
 	}
 	for (uint32_t i = 0; i < p->n_order; i++)
@@ -287,7 +306,8 @@ static bool operand_is(const cx_plan *p, uint32_t dev, const cx_operand *a, uint
 	b = &p->devs[dev].binds[a->buf];
 	off = (uint64_t)(p->t[t].view_off / info->block_elems) * (uint64_t)info->block_bytes;
 	if (m->kind == CX_MEM_SLAB || m->kind == CX_MEM_CONST) off += m->off;
-	if (b->kind != m->kind || a->off != off || !cx__desc_equal(&a->desc, &p->t[t].desc)) return false;
+	if (b->kind != m->kind || a->off != off || !cx__desc_equal(&a->desc, &p->t[t].desc))
+		return false;
 	return m->kind == CX_MEM_SLAB ? m->dev == dev : m->kind == CX_MEM_CONST || b->what == m->what;
 }
 
@@ -301,9 +321,12 @@ static cx_status check_steps(cx_plan *p, const char *stage, cx_err *err)
 		if (n->flags & CX_PNODE_XDEV) continue;
 		if (p->step_node[i] >= p->devs[n->dev].n_steps) return BROKEN("node at %u has no step", i);
 		s = &p->devs[n->dev].steps[p->step_node[i]];
-		ok = s->kernel && s->kernel == n->kernel && s->op == (cx_op)n->op && s->n_in == n->n_in && s->n_out == n->n_out;
-		for (uint32_t j = 0; ok && j < n->n_in; j++) ok = operand_is(p, n->dev, &s->in[j], n->in[j]);
-		for (uint32_t o = 0; ok && o < n->n_out; o++) ok = operand_is(p, n->dev, &s->out[o], n->out[o]);
+		ok = s->kernel && s->kernel == n->kernel && s->op == (cx_op)n->op && s->n_in == n->n_in &&
+			 s->n_out == n->n_out;
+		for (uint32_t j = 0; ok && j < n->n_in; j++)
+			ok = operand_is(p, n->dev, &s->in[j], n->in[j]);
+		for (uint32_t o = 0; ok && o < n->n_out; o++)
+			ok = operand_is(p, n->dev, &s->out[o], n->out[o]);
 		if (!ok) return BROKEN("step %u of device %u is not its node", p->step_node[i], n->dev);
 	}
 	return CX_OK;

@@ -31,7 +31,10 @@ void cx_runtime_free(cx_runtime *rt)
 	cx_free(&alloc, rt, sizeof *rt);
 }
 
-const cx_config *cx_runtime_config(const cx_runtime *rt) { return &rt->config; }
+const cx_config *cx_runtime_config(const cx_runtime *rt)
+{
+	return &rt->config;
+}
 
 int *cx__runtime_note(cx_runtime *rt, const cx_backend *backend)
 {
@@ -41,18 +44,20 @@ int *cx__runtime_note(cx_runtime *rt, const cx_backend *backend)
 	return &rt->notes[i];
 }
 
-cx_status cx_device_open(cx_runtime *rt, const char *backend, int index, cx_device **out, cx_err *err)
+cx_status cx_device_open(
+	cx_runtime *rt, const char *backend, int index, cx_device **out, cx_err *err)
 {
 	char known[120] = "";
 	*out = NULL;
 	if (!backend) return CX_FAIL(err, CX_ERR_ARGUMENT, "cx_device_open: no backend named");
-	for (int i = 0; cx__backends[i]; i++) {
-		if (strcmp(cx__backends[i]->name, backend) == 0) return cx__backends[i]->open(rt, index, out, err);
-		if (strlen(known) + strlen(cx__backends[i]->name) + 3 > sizeof known) continue;
+	for (const cx_backend *const *b = cx__backends; *b; b++) {
+		if (strcmp((*b)->name, backend) == 0) return (*b)->open(rt, index, out, err);
+		if (strlen(known) + strlen((*b)->name) + 3 > sizeof known) continue;
 		if (known[0]) strcat(known, ", ");
-		strcat(known, cx__backends[i]->name);
+		strcat(known, (*b)->name);
 	}
-	return CX_FAIL(err, CX_ERR_ARGUMENT, "no backend '%.40s' in this build; there is %s", backend, known);
+	return CX_FAIL(
+		err, CX_ERR_ARGUMENT, "no backend '%.40s' in this build; there is %s", backend, known);
 }
 
 void cx_device_close(cx_device *dev)
@@ -60,4 +65,7 @@ void cx_device_close(cx_device *dev)
 	if (dev) dev->backend->close(dev);
 }
 
-const char *cx_device_name(const cx_device *dev) { return dev->name; }
+const char *cx_device_name(const cx_device *dev)
+{
+	return dev->name;
+}

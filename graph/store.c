@@ -1,7 +1,8 @@
 /* store.c - weights and states by name, shared by all plans of a model.
  *
- * A weight is the caller's memory; each device that needs it gets a buffer once: that memory itself where the
- * device can read it, else a copy. A state is one buffer on one device, made by the first exec that has it. */
+ * A weight is the caller's memory; each device that needs it gets a buffer once: that memory itself
+ * where the device can read it, else a copy. A state is one buffer on one device, made by the first
+ * exec that has it. */
 #include "graph/store.h"
 
 #include <string.h>
@@ -15,8 +16,8 @@ typedef struct entry {
 	struct entry *next;
 	cx_desc desc;
 	uint64_t bytes;
-	const void *data;   /* weights */
-	on_device *where;   /* states have exactly one */
+	const void *data; /* weights */
+	on_device *where; /* states have exactly one */
 	bool is_state;
 	size_t name_size;
 	char name[];
@@ -42,7 +43,8 @@ static entry *find(const cx_store *s, const char *name, bool is_state)
 	return e;
 }
 
-static entry *add(cx_store *s, const char *name, bool is_state, const cx_desc *d, uint64_t bytes, cx_err *err)
+static entry *add(
+	cx_store *s, const char *name, bool is_state, const cx_desc *d, uint64_t bytes, cx_err *err)
 {
 	size_t n = strlen(name) + 1;
 	uint32_t h = hash(name, is_state);
@@ -70,7 +72,8 @@ static cx_status same_shape(const entry *e, const cx_desc *want, cx_err *err)
 	if (e->desc.dtype == want->dtype && cx_shape_equal(&have, &need)) return CX_OK;
 	return CX_FAIL(err, CX_ERR_SHAPE, "%s '%.80s' is %s%s in the store, the graph wants %s%s",
 		e->is_state ? "state" : "weight", e->name, cx_dtype_get(e->desc.dtype)->name,
-		cx_shape_text(&have, a, sizeof a), cx_dtype_get(want->dtype)->name, cx_shape_text(&need, b, sizeof b));
+		cx_shape_text(&have, a, sizeof a), cx_dtype_get(want->dtype)->name,
+		cx_shape_text(&need, b, sizeof b));
 }
 
 cx_status cx_store_create(cx_runtime *rt, cx_store **out, cx_err *err)
@@ -102,18 +105,21 @@ void cx_store_free(cx_store *s)
 	cx_free(&alloc, s, sizeof *s);
 }
 
-cx_status cx_store_weight(cx_store *s, const char *name, cx_dtype dtype, int32_t rank, const int64_t *dim,
-	const void *data, uint64_t bytes, cx_err *err)
+cx_status cx_store_weight(cx_store *s, const char *name, cx_dtype dtype, int32_t rank,
+	const int64_t *dim, const void *data, uint64_t bytes, cx_err *err)
 {
 	cx_desc d = {.dtype = dtype, .rank = rank};
 	uint64_t need;
 	entry *e;
 	if (!name || (unsigned)dtype >= CX_DTYPE_COUNT || !cx_dtype_bytes(dtype, rank, dim, &need))
-		return CX_FAIL(err, CX_ERR_ARGUMENT, "weight '%.100s': dtype or dims are not possible", name ? name : "");
+		return CX_FAIL(err, CX_ERR_ARGUMENT, "weight '%.100s': dtype or dims are not possible",
+			name ? name : "");
 	if (need != bytes || (!data && bytes))
-		return CX_FAIL(err, CX_ERR_ARGUMENT, "weight '%.100s': %llu bytes given, its dims take %llu", name,
+		return CX_FAIL(err, CX_ERR_ARGUMENT,
+			"weight '%.100s': %llu bytes given, its dims take %llu", name,
 			(unsigned long long)bytes, (unsigned long long)need);
-	if (find(s, name, false)) return CX_FAIL(err, CX_ERR_ARGUMENT, "weight '%.100s' is in the store already", name);
+	if (find(s, name, false))
+		return CX_FAIL(err, CX_ERR_ARGUMENT, "weight '%.100s' is in the store already", name);
 	for (int32_t i = 0; i < rank; i++) d.dim[i] = dim[i];
 	cx__desc_dense(&d);
 	e = add(s, name, false, &d, bytes, err);
@@ -123,7 +129,8 @@ cx_status cx_store_weight(cx_store *s, const char *name, cx_dtype dtype, int32_t
 }
 
 /* A new buffer of the entry on dev; `host`: memory to wrap, or NULL. */
-static cx_status make_buffer(cx_store *s, entry *e, cx_device *dev, const void *host, cx_buffer **out, cx_err *err)
+static cx_status make_buffer(
+	cx_store *s, entry *e, cx_device *dev, const void *host, cx_buffer **out, cx_err *err)
 {
 	on_device *d = cx_calloc(&s->alloc, 1, sizeof *d);
 	cx_status st;
@@ -147,8 +154,8 @@ static bool is_aligned(const entry *e)
 	return (uintptr_t)e->data % align == 0;
 }
 
-cx_status cx__store_weight_on(cx_store *s, const char *name, const cx_desc *want, cx_device *dev, cx_buffer **out,
-	cx_err *err)
+cx_status cx__store_weight_on(cx_store *s, const char *name, const cx_desc *want, cx_device *dev,
+	cx_buffer **out, cx_err *err)
 {
 	entry *e = find(s, name, false);
 	cx_limits limits = {0};
@@ -160,7 +167,8 @@ cx_status cx__store_weight_on(cx_store *s, const char *name, const cx_desc *want
 		if (d->buf->dev == dev) return CX_OK;
 	}
 	dev->backend->limits(dev, &limits);
-	if (limits.maps_host && e->bytes && is_aligned(e)) return make_buffer(s, e, dev, e->data, out, err);
+	if (limits.maps_host && e->bytes && is_aligned(e))
+		return make_buffer(s, e, dev, e->data, out, err);
 	if ((st = make_buffer(s, e, dev, NULL, out, err)) != CX_OK || e->bytes == 0) return st;
 	st = dev->backend->write(*out, 0, e->data, e->bytes, err);
 	if (st != CX_OK) { /* not half a weight: the next exec tries again */
@@ -172,8 +180,8 @@ cx_status cx__store_weight_on(cx_store *s, const char *name, const cx_desc *want
 	return st;
 }
 
-cx_status cx__store_state_on(cx_store *s, const char *name, const cx_desc *want, cx_device *dev, cx_buffer **out,
-	cx_err *err)
+cx_status cx__store_state_on(cx_store *s, const char *name, const cx_desc *want, cx_device *dev,
+	cx_buffer **out, cx_err *err)
 {
 	entry *e = find(s, name, true);
 	uint64_t bytes = 0;
@@ -186,8 +194,8 @@ cx_status cx__store_state_on(cx_store *s, const char *name, const cx_desc *want,
 	if ((st = same_shape(e, want, err)) != CX_OK) return st;
 	if (!e->where) return make_buffer(s, e, dev, NULL, out, err);
 	if (e->where->buf->dev != dev)
-		return CX_FAIL(err, CX_ERR_ARGUMENT, "state '%.80s' lives on %s, this plan keeps it on %s", name,
-			e->where->buf->dev->name, dev->name);
+		return CX_FAIL(err, CX_ERR_ARGUMENT, "state '%.80s' lives on %s, this plan keeps it on %s",
+			name, e->where->buf->dev->name, dev->name);
 	*out = e->where->buf;
 	return CX_OK;
 }
@@ -196,7 +204,8 @@ static cx_status state_of(cx_store *s, const char *name, uint64_t bytes, entry *
 {
 	entry *e = name ? find(s, name, true) : NULL;
 	if (!e || !e->where)
-		return CX_FAIL(err, CX_ERR_ARGUMENT, "no state '%.100s': no exec that has it was made yet", name ? name : "");
+		return CX_FAIL(err, CX_ERR_ARGUMENT, "no state '%.100s': no exec that has it was made yet",
+			name ? name : "");
 	if (e->bytes != bytes)
 		return CX_FAIL(err, CX_ERR_ARGUMENT, "state '%.100s' has %llu bytes, not %llu", name,
 			(unsigned long long)e->bytes, (unsigned long long)bytes);
@@ -204,7 +213,8 @@ static cx_status state_of(cx_store *s, const char *name, uint64_t bytes, entry *
 	return CX_OK;
 }
 
-cx_status cx_store_state_write(cx_store *s, const char *name, const void *data, uint64_t bytes, cx_err *err)
+cx_status cx_store_state_write(
+	cx_store *s, const char *name, const void *data, uint64_t bytes, cx_err *err)
 {
 	entry *e;
 	cx_status st = state_of(s, name, bytes, &e, err);
@@ -212,7 +222,8 @@ cx_status cx_store_state_write(cx_store *s, const char *name, const void *data, 
 	return e->where->buf->dev->backend->write(e->where->buf, 0, data, bytes, err);
 }
 
-cx_status cx_store_state_read(cx_store *s, const char *name, void *data, uint64_t bytes, cx_err *err)
+cx_status cx_store_state_read(
+	cx_store *s, const char *name, void *data, uint64_t bytes, cx_err *err)
 {
 	entry *e;
 	cx_status st = state_of(s, name, bytes, &e, err);

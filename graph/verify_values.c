@@ -1,19 +1,23 @@
-/* verify_values.c - translation validation: what every tensor of the plan computes, written out in the ops of the
- * source graph, is what the source computes.
+/* verify_values.c - translation validation: what every tensor of the plan computes, written out in
+ * the ops of the source graph, is what the source computes.
  *
- * Every value gets a 128-bit number: a hash of the op, its attributes and the numbers of its operands. Fused nodes
- * are expanded to the ops they stand for; copies and whole views have the number of what they read; versions of
- * states are values like others. Two values of one number are the same expression, however it was derived, so this
- * shares no rule with the passes. Not expanded, and taken from the source by name: folded constants, and the fusions
- * that change rounding (attention, embed_sum, softmax_scale). What a rule of legalise puts in place of an op is noted
- * when first seen, and stands for that op from then on. Tests compare the numbers of all these. */
+ * Every value gets a 128-bit number: a hash of the op, its attributes and the numbers of its
+ * operands. Fused nodes are expanded to the ops they stand for; copies and whole views have the
+ * number of what they read; versions of states are values like others. Two values of one number are
+ * the same expression, however it was derived, so this shares no rule with the passes. Not
+ * expanded, and taken from the source by name: folded constants, and the fusions that change
+ * rounding (attention, embed_sum, softmax_scale). What a rule of legalise puts in place of an op is
+ * noted when first seen, and stands for that op from then on. Tests compare the numbers of all
+ * these. */
 #include "graph/plan.h"
 #include "graph/prog.h"
 
 #include <stdio.h>
 #include <string.h>
 
-typedef struct value { uint64_t a, b; } value; /* bit 0 of b: negated */
+typedef struct value {
+	uint64_t a, b;
+} value; /* bit 0 of b: negated */
 
 static value mix(value v, uint64_t x)
 {
@@ -24,14 +28,29 @@ static value mix(value v, uint64_t x)
 	return v;
 }
 
-static value start(uint64_t x) { return mix((value){0x243f6a8885a308d3u, 0x13198a2e03707344u}, x); }
-static value with(value v, value x) { return mix(mix(v, x.a), x.b); }
-static value done(value v) { return (value){v.a, v.b & ~(uint64_t)1}; }
-static bool same(value a, value b) { return a.a == b.a && a.b == b.b; }
+static value start(uint64_t x)
+{
+	return mix((value){0x243f6a8885a308d3u, 0x13198a2e03707344u}, x);
+}
+static value with(value v, value x)
+{
+	return mix(mix(v, x.a), x.b);
+}
+static value done(value v)
+{
+	return (value){v.a, v.b & ~(uint64_t)1};
+}
+static bool same(value a, value b)
+{
+	return a.a == b.a && a.b == b.b;
+}
 
-/* Where elements in order come from: a run of `base`, which has `elems` of them. A copy of a run is that run, so
- * that views of copies and views of what was copied have the same number. */
-typedef struct window { value base; int64_t off, elems; } window;
+/* Where elements in order come from: a run of `base`, which has `elems` of them. A copy of a run is
+ * that run, so that views of copies and views of what was copied have the same number. */
+typedef struct window {
+	value base;
+	int64_t off, elems;
+} window;
 
 /* An operand: its elements, and the dims under which they are read. */
 typedef struct term {
@@ -42,9 +61,15 @@ typedef struct term {
 } term;
 
 /* All values without elements are one. */
-static value nothing(void) { return done(mix(start(0x11), 0)); }
+static value nothing(void)
+{
+	return done(mix(start(0x11), 0));
+}
 
-static window whole(value v, const cx_desc *d) { return (window){v, 0, cx__desc_elems(d)}; }
+static window whole(value v, const cx_desc *d)
+{
+	return (window){v, 0, cx__desc_elems(d)};
+}
 
 /* The number of n elements in order. */
 static value number(window w, int64_t n)
@@ -63,8 +88,8 @@ static value term_value(const term *t)
 	return done(v);
 }
 
-/* The elements of a view, in order: a run of the root where axes can be walked as one with stride 1, else a new
- * value made of the root's number and the layout. */
+/* The elements of a view, in order: a run of the root where axes can be walked as one with stride
+ * 1, else a new value made of the root's number and the layout. */
 static window view_of(window root, int64_t off, const cx_desc *d)
 {
 	int64_t dim[CX_MAX_RANK], stride[CX_MAX_RANK];
@@ -81,7 +106,8 @@ static window view_of(window root, int64_t off, const cx_desc *d)
 		dim[n] = d->dim[i];
 		stride[n++] = d->stride[i];
 	}
-	if (n == 0 || (n == 1 && stride[0] == 1)) return (window){root.base, root.off + off, root.elems};
+	if (n == 0 || (n == 1 && stride[0] == 1))
+		return (window){root.base, root.off + off, root.elems};
 	v = mix(with(start(0x11), root.base), (uint64_t)(root.off + off));
 	for (int i = 0; i < n; i++) v = mix(mix(v, (uint64_t)dim[i]), (uint64_t)stride[i]);
 	return whole(done(v), d);
@@ -99,23 +125,32 @@ static value attr_value(value v, cx_attr_id id, const void *attr)
 			memcpy(&bits, at, sizeof bits);
 			v = mix(v, bits);
 			break;
-		case 'B': v = mix(v, *(const bool *)at); break;
-		case 'D': v = mix(v, *(const cx_dtype *)at); break;
+		case 'B':
+			v = mix(v, *(const bool *)at);
+			break;
+		case 'D':
+			v = mix(v, *(const cx_dtype *)at);
+			break;
 		case 'L':
 			v = mix(v, (uint64_t)((const cx_list *)at)->n);
 			for (int i = 0; i < ((const cx_list *)at)->n; i++)
 				v = mix(v, (uint64_t)((const cx_list *)at)->v[i]);
 			break;
-		default: v = mix(v, (uint64_t)*(const int64_t *)at);
+		default:
+			v = mix(v, (uint64_t) * (const int64_t *)at);
 		}
 	}
 	return v;
 }
 
-static bool is_one_number(const term *t, float x) { return t->scalar && memcmp(t->scalar, &x, sizeof x) == 0; }
+static bool is_one_number(const term *t, float x)
+{
+	return t->scalar && memcmp(t->scalar, &x, sizeof x) == 0;
+}
 
 /* Ops that give back an operand's elements: the operand, or NULL. */
-static const term *passed_on(cx_op op, const void *attr, const term *in, uint32_t n_in, const cx_desc *out)
+static const term *passed_on(
+	cx_op op, const void *attr, const term *in, uint32_t n_in, const cx_desc *out)
 {
 	const term *t = NULL;
 	(void)attr;
@@ -129,8 +164,8 @@ static const term *passed_on(cx_op op, const void *attr, const term *in, uint32_
 }
 
 /* Elements of output o of op(in...). */
-static window apply(cx_op op, const void *attr, const cx_prog *prog, const term *in, uint32_t n_in, uint32_t o,
-	const cx_desc *out)
+static window apply(cx_op op, const void *attr, const cx_prog *prog, const term *in, uint32_t n_in,
+	uint32_t o, const cx_desc *out)
 {
 	const term *same_term = passed_on(op, attr, in, n_in, out);
 	value v = start(op), x, y;
@@ -182,7 +217,7 @@ typedef struct checker {
 	window *plan; /* [n_t] the same of the plan's roots */
 	term *terms;  /* [cap] scratch for operands */
 	uint32_t cap;
-	bool again;   /* a rule was noted: number the source anew */
+	bool again; /* a rule was noted: number the source anew */
 	const char *stage;
 	cx_err *err;
 } checker;
@@ -197,7 +232,8 @@ static term source_term(const checker *c, uint32_t id)
 	t.d = n->desc;
 	t.run = view_of(c->src[n->root], n->view_off, &n->desc);
 	n = &c->p->g->nodes[n->root];
-	if (n->op == CX_OP_const && n->desc.dtype == CX_F32 && cx__desc_elems(&n->desc) == 1) t.scalar = n->data;
+	if (n->op == CX_OP_const && n->desc.dtype == CX_F32 && cx__desc_elems(&n->desc) == 1)
+		t.scalar = n->data;
 	return t;
 }
 
@@ -222,7 +258,8 @@ static void number_source(checker *c)
 			continue;
 		}
 		for (uint32_t o = 0; o < n->n_out; o++)
-			c->src[i + o] = apply((cx_op)n->op, n->attr, n->prog, c->terms, n->n_in, o, &g->nodes[i + o].desc);
+			c->src[i + o] =
+				apply((cx_op)n->op, n->attr, n->prog, c->terms, n->n_in, o, &g->nodes[i + o].desc);
 	}
 }
 
@@ -238,7 +275,8 @@ static term plan_term(const checker *c, uint32_t id)
 	r.absent = false;
 	r.d = t->desc;
 	r.run = view_of(c->plan[t->root], t->view_off, &t->desc);
-	if (root->leaf == CX_OP_const && !root->trusted && root->desc.dtype == CX_F32 && cx__desc_elems(&root->desc) == 1)
+	if (root->leaf == CX_OP_const && !root->trusted && root->desc.dtype == CX_F32 &&
+		cx__desc_elems(&root->desc) == 1)
 		r.scalar = root->data;
 	return r;
 }
@@ -256,7 +294,8 @@ static term expand_norm(const cx_attr_linear *a, const term *x, const term *oper
 	cx_attr_norm at = {.eps = a->eps, .plus_one = a->plus_one};
 	term in[3] = {*x};
 	for (int64_t i = 0; i < a->norm_in; i++) in[1 + i] = operands[i];
-	return expand(a->norm == 1 ? CX_OP_rmsnorm : CX_OP_layernorm, &at, in, 1 + (uint32_t)a->norm_in, &x->d);
+	return expand(
+		a->norm == 1 ? CX_OP_rmsnorm : CX_OP_layernorm, &at, in, 1 + (uint32_t)a->norm_in, &x->d);
 }
 
 static void number_linear(checker *c, const cx_pnode *n)
@@ -274,7 +313,8 @@ static void number_linear(checker *c, const cx_pnode *n)
 		pair[0] = y[i];
 		pair[1] = bias[i];
 		if (a->bias && !bias[i].absent) y[i] = expand(CX_OP_add, NULL, pair, 2, &d);
-		if (a->act != CX_OP_input && !(a->glu && i == 1)) y[i] = expand((cx_op)a->act, NULL, &y[i], 1, &d);
+		if (a->act != CX_OP_input && !(a->glu && i == 1))
+			y[i] = expand((cx_op)a->act, NULL, &y[i], 1, &d);
 	}
 	if (a->glu) y[0] = expand(CX_OP_mul, NULL, y, 2, &y[0].d);
 	pair[0] = y[0];
@@ -293,7 +333,8 @@ static void number_add_norm(checker *c, const cx_pnode *n)
 static void number_rope_kv(checker *c, const cx_pnode *n)
 {
 	const term *in = c->terms;
-	term k[3] = {in[0], in[2], n->n_in > 6 ? in[6] : (term){.absent = true}}, write[3], src[2] = {in[0], in[1]};
+	term k[3] = {in[0], in[2], n->n_in > 6 ? in[6] : (term){.absent = true}}, write[3],
+		 src[2] = {in[0], in[1]};
 	src[0] = expand(CX_OP_rope, n->attr, k, 3, &in[0].d);
 	for (int i = 0; i < 2; i++) {
 		cx_attr_cast to = {.dtype = in[4].d.dtype};
@@ -313,7 +354,8 @@ static void number_conv(checker *c, const cx_pnode *n)
 	a.silu = false;
 	y.run = apply(CX_OP_conv1d, &a, NULL, c->terms, n->n_in, 0, &y.d);
 	c->plan[n->out[0]] = apply(CX_OP_silu, NULL, NULL, &y, 1, 0, &y.d);
-	c->plan[n->out[1]] = apply(CX_OP_conv1d, &a, NULL, c->terms, n->n_in, 1, &c->p->t[n->out[1]].desc);
+	c->plan[n->out[1]] =
+		apply(CX_OP_conv1d, &a, NULL, c->terms, n->n_in, 1, &c->p->t[n->out[1]].desc);
 }
 
 static void widen(cx_desc *d, const cx_desc *by)
@@ -329,9 +371,19 @@ static void widen(cx_desc *d, const cx_desc *by)
 static bool gives_bool(unsigned op)
 {
 	switch (op) {
-	case CX_OP_not: case CX_OP_eq: case CX_OP_ne: case CX_OP_lt: case CX_OP_le: case CX_OP_gt: case CX_OP_ge:
-	case CX_OP_and: case CX_OP_or: case CX_OP_xor: return true;
-	default: return false;
+	case CX_OP_not:
+	case CX_OP_eq:
+	case CX_OP_ne:
+	case CX_OP_lt:
+	case CX_OP_le:
+	case CX_OP_gt:
+	case CX_OP_ge:
+	case CX_OP_and:
+	case CX_OP_or:
+	case CX_OP_xor:
+		return true;
+	default:
+		return false;
 	}
 }
 
@@ -341,11 +393,14 @@ static term expand_instr(const cx_instr *in, const term *regs)
 	term args[3] = {regs[in->a], regs[in->b], regs[in->c]};
 	cx_attr_clamp clamp = {.lo = in->p, .hi = in->q};
 	cx_attr_cast cast = {.dtype = (cx_dtype)in->p};
-	const void *attr = in->op == CX_OP_clamp ? (void *)&clamp : in->op == CX_OP_cast ? (void *)&cast : NULL;
+	const void *attr = in->op == CX_OP_clamp  ? (void *)&clamp
+					   : in->op == CX_OP_cast ? (void *)&cast
+											  : NULL;
 	cx_desc d = args[0].d;
 	for (uint32_t j = 1; j < n; j++) widen(&d, &args[j].d);
 	d.dtype = in->op == CX_OP_where ? args[1].d.dtype : args[0].d.dtype;
-	if (in->op == CX_OP_cast) d.dtype = cast.dtype; /* to its own dtype: only rounds, the same value */
+	if (in->op == CX_OP_cast)
+		d.dtype = cast.dtype; /* to its own dtype: only rounds, the same value */
 	if (gives_bool(in->op)) d.dtype = CX_BOOL;
 	return expand((cx_op)in->op, attr, args, n, &d);
 }
@@ -357,7 +412,8 @@ static void number_map(checker *c, const cx_pnode *n)
 	cx_attr_reduce r = cx_attr_reduce_default();
 	term regs[CX_PROG_MAX_IN + CX_PROG_MAX];
 	for (uint32_t i = 0; i < n->n_in; i++) regs[i] = c->terms[i];
-	for (uint32_t i = 0; i < n->prog->n_instr; i++) regs[n->n_in + i] = expand_instr(&n->prog->instr[i], regs);
+	for (uint32_t i = 0; i < n->prog->n_instr; i++)
+		regs[n->n_in + i] = expand_instr(&n->prog->instr[i], regs);
 	for (uint32_t o = 0; o < n->n_out; o++) {
 		const term *t = &regs[n->prog->out[o]];
 		c->plan[n->out[o]] = t->run;
@@ -365,7 +421,8 @@ static void number_map(checker *c, const cx_pnode *n)
 		r.axes.n = 1;
 		r.axes.v[0] = t->d.rank - 1;
 		r.keep = a->keep;
-		c->plan[n->out[o]] = apply((cx_op)folds[a->reduce], &r, NULL, t, 1, 0, &c->p->t[n->out[o]].desc);
+		c->plan[n->out[o]] =
+			apply((cx_op)folds[a->reduce], &r, NULL, t, 1, 0, &c->p->t[n->out[o]].desc);
 	}
 }
 
@@ -380,13 +437,25 @@ static void number_node(checker *c, const cx_pnode *n)
 	for (uint32_t j = 0; j < n->n_in; j++) c->terms[j] = plan_term(c, n->in[j]);
 	switch (n->fusion) {
 	case CX_FUSION_gate_up:
-	case CX_FUSION_linear: number_linear(c, n); return;
-	case CX_FUSION_add_norm: number_add_norm(c, n); return;
-	case CX_FUSION_rope_kv: number_rope_kv(c, n); return;
-	case CX_FUSION_conv_silu: number_conv(c, n); return;
-	case CX_FUSION_map: number_map(c, n); return;
+	case CX_FUSION_linear:
+		number_linear(c, n);
+		return;
+	case CX_FUSION_add_norm:
+		number_add_norm(c, n);
+		return;
+	case CX_FUSION_rope_kv:
+		number_rope_kv(c, n);
+		return;
+	case CX_FUSION_conv_silu:
+		number_conv(c, n);
+		return;
+	case CX_FUSION_map:
+		number_map(c, n);
+		return;
 	case CX_FUSION_embed_sum:
-	case CX_FUSION_softmax_scale: c->plan[n->out[0]] = by_name(c, n->out[0]); return;
+	case CX_FUSION_softmax_scale:
+		c->plan[n->out[0]] = by_name(c, n->out[0]);
+		return;
 	case CX_FUSION_attention:
 		if (c->p->t[n->out[0]].same_as != CX_NO) {
 			uint32_t view = c->p->t[n->out[0]].same_as;
@@ -396,12 +465,13 @@ static void number_node(checker *c, const cx_pnode *n)
 			c->plan[n->out[0]] = by_name(c, n->out[0]);
 		}
 		return;
-	default: break;
+	default:
+		break;
 	}
 	for (uint32_t o = 0; o < n->n_out; o++) {
 		cx_ptensor *t = &c->p->t[n->out[o]];
-		window w = apply((cx_op)n->op, n->attr, n->fusion == CX_FUSION_none ? n->prog : NULL, c->terms, n->n_in, o,
-			&t->desc);
+		window w = apply((cx_op)n->op, n->attr, n->fusion == CX_FUSION_none ? n->prog : NULL,
+			c->terms, n->n_in, o, &t->desc);
 		value v = number(w, cx__desc_elems(&t->desc));
 		c->plan[n->out[o]] = w;
 		if (t->trusted != 1) continue;
@@ -412,28 +482,36 @@ static void number_node(checker *c, const cx_pnode *n)
 	}
 }
 
-static value root_number(window w, const cx_desc *d) { return number(w, cx__desc_elems(d)); }
+static value root_number(window w, const cx_desc *d)
+{
+	return number(w, cx__desc_elems(d));
+}
 
 static cx_status compare(checker *c)
 {
 	const cx_plan *p = c->p;
 	char text[160];
 	for (uint32_t t = 0; t < p->g->n_nodes; t++) { /* the first in order names the culprit */
-		if (p->t[t].root != t || p->t[t].def == CX_NO || p->n[p->t[t].def].flags & CX_PNODE_DEAD) continue;
-		if (!same(root_number(c->plan[t], &p->t[t].desc), root_number(c->src[p->g->nodes[t].root], &p->t[t].desc)))
-			return CX_FAIL(c->err, CX_ERR_ARGUMENT, "verify after %s: the plan computes something else for %s", c->stage,
+		if (p->t[t].root != t || p->t[t].def == CX_NO || p->n[p->t[t].def].flags & CX_PNODE_DEAD)
+			continue;
+		if (!same(root_number(c->plan[t], &p->t[t].desc),
+				root_number(c->src[p->g->nodes[t].root], &p->t[t].desc)))
+			return CX_FAIL(c->err, CX_ERR_ARGUMENT,
+				"verify after %s: the plan computes something else for %s", c->stage,
 				cx__node_text(p->g, t, text, sizeof text));
 	}
 	for (uint32_t i = 0; i < p->n_outs; i++) {
 		term a = plan_term(c, p->outs[i].t), b = source_term(c, p->g->outputs[i].id);
 		if (!same(term_value(&a), term_value(&b)))
-			return CX_FAIL(c->err, CX_ERR_ARGUMENT, "verify after %s: output '%s' is not what the graph says", c->stage,
+			return CX_FAIL(c->err, CX_ERR_ARGUMENT,
+				"verify after %s: output '%s' is not what the graph says", c->stage,
 				p->outs[i].name);
 	}
 	for (uint32_t s = 0; s < p->n_states; s++)
 		if (!same(root_number(c->plan[p->states[s].last], &p->t[p->states[s].leaf].desc),
-			root_number(c->src[p->states[s].last], &p->t[p->states[s].leaf].desc)))
-			return CX_FAIL(c->err, CX_ERR_ARGUMENT, "verify after %s: state '%s' ends with another value", c->stage,
+				root_number(c->src[p->states[s].last], &p->t[p->states[s].leaf].desc)))
+			return CX_FAIL(c->err, CX_ERR_ARGUMENT,
+				"verify after %s: state '%s' ends with another value", c->stage,
 				p->g->nodes[p->t[p->states[s].leaf].src].name);
 	return CX_OK;
 }
@@ -452,8 +530,9 @@ cx_status cx__verify_values(cx_plan *p, const char *stage, cx_err *err)
 	number_source(&c);
 	for (uint32_t t = 0; t < p->n_t; t++)
 		if (p->t[t].root == t && p->t[t].leaf != CX_LEAF_NONE)
-			c.plan[t] = p->t[t].trusted ? by_name(&c, t) :
-				leaf_value(&p->t[t].desc, (cx_op)p->t[t].leaf, p->t[t].src, p->t[t].data);
+			c.plan[t] = p->t[t].trusted ? by_name(&c, t)
+										: leaf_value(&p->t[t].desc, (cx_op)p->t[t].leaf,
+											  p->t[t].src, p->t[t].data);
 	for (uint32_t i = 0; i < p->n_order; i++) number_node(&c, &p->n[p->order[i]]);
 	if (c.again) number_source(&c);
 	return compare(&c);

@@ -35,7 +35,10 @@ static void on_state(void *ctx, const cx_graph *g, uint32_t leaf, const void *da
 	w->state[w->run][leaf] = copy_of(data, bytes);
 }
 
-static void **pointers(uint32_t n) { return calloc(n + 1, sizeof(void *)); }
+static void **pointers(uint32_t n)
+{
+	return calloc(n + 1, sizeof(void *));
+}
 
 cx_status plan_want_make(const cx_graph *g, plan_fill *fill, void *ctx, plan_want *w, cx_err *err)
 {
@@ -101,32 +104,38 @@ static bool same_bits(cx_dtype t, const void *a, const void *b, uint64_t bytes)
 	if (memcmp(a, b, bytes) == 0) return true;
 	if (cx_dtype_get(t)->cls != CX_CLASS_FLOAT) return false;
 	for (int64_t i = 0; i < (int64_t)bytes / size; i++) {
-		if (memcmp((const char *)a + i * size, (const char *)b + i * size, (size_t)size) == 0) continue;
+		if (memcmp((const char *)a + i * size, (const char *)b + i * size, (size_t)size) == 0)
+			continue;
 		if (!is_nan(t, a, i) || !is_nan(t, b, i)) return false;
 	}
 	return true;
 }
 
-static cx_status compare(const cx_node *n, const char *what, const char *name, int run, const void *want,
-	const void *got, uint64_t bytes, const plan_check *c, bool exact, cx_err *err)
+static cx_status compare(const cx_node *n, const char *what, const char *name, int run,
+	const void *want, const void *got, uint64_t bytes, const plan_check *c, bool exact, cx_err *err)
 {
-	double tol = (n->desc.dtype == CX_F16 || n->desc.dtype == CX_BF16) && c->tol_narrow ? c->tol_narrow : c->tol;
+	double tol = (n->desc.dtype == CX_F16 || n->desc.dtype == CX_BF16) && c->tol_narrow
+					 ? c->tol_narrow
+					 : c->tol;
 	cx_close d = {0};
 	if (exact && tol == 0) {
 		if (same_bits(n->desc.dtype, want, got, bytes)) return CX_OK;
 		cx__is_inside(n->desc.dtype, cx__desc_elems(&n->desc), want, got, 0, 0, &d);
-		return CX_FAIL(err, CX_ERR_ARGUMENT, "run %d: %s '%s' (%s): bits differ; worst at %lld: want %g, got %g", run + 1,
-			what, name, cx_dtype_get(n->desc.dtype)->name, (long long)d.at, d.want, d.got);
+		return CX_FAIL(err, CX_ERR_ARGUMENT,
+			"run %d: %s '%s' (%s): bits differ; worst at %lld: want %g, got %g", run + 1, what,
+			name, cx_dtype_get(n->desc.dtype)->name, (long long)d.at, d.want, d.got);
 	}
 	if (tol == 0) tol = n->desc.dtype == CX_F32 ? 1e-7 : 1e-4;
-	if (cx__is_inside(n->desc.dtype, cx__desc_elems(&n->desc), want, got, tol, c->floor > 0 ? c->floor : 1e-3, &d))
+	if (cx__is_inside(n->desc.dtype, cx__desc_elems(&n->desc), want, got, tol,
+			c->floor > 0 ? c->floor : 1e-3, &d))
 		return CX_OK;
-	return CX_FAIL(err, CX_ERR_ARGUMENT, "run %d: %s '%s': nmse %g, %lld odd; at %lld: want %g, got %g", run + 1, what,
-		name, d.nmse, (long long)d.n_odd, (long long)d.at, d.want, d.got);
+	return CX_FAIL(err, CX_ERR_ARGUMENT,
+		"run %d: %s '%s': nmse %g, %lld odd; at %lld: want %g, got %g", run + 1, what, name, d.nmse,
+		(long long)d.n_odd, (long long)d.at, d.want, d.got);
 }
 
-static cx_status compare_run(const plan_want *w, cx_exec *x, cx_store *s, int run, const plan_check *c, bool exact,
-	cx_err *err)
+static cx_status compare_run(const plan_want *w, cx_exec *x, cx_store *s, int run,
+	const plan_check *c, bool exact, cx_err *err)
 {
 	cx_status st = CX_OK;
 	for (uint32_t i = 0; i < w->g->n_outputs && st == CX_OK; i++) {
@@ -135,7 +144,8 @@ static cx_status compare_run(const plan_want *w, cx_exec *x, cx_store *s, int ru
 		void *got = calloc(w->bytes[id] + 1, 1);
 		st = cx_exec_get_output(x, cx_exec_output(x, name), got, w->bytes[id], err);
 		if (st == CX_OK)
-			st = compare(&w->g->nodes[id], "output", name, run, w->out[run][i], got, w->bytes[id], c, exact, err);
+			st = compare(&w->g->nodes[id], "output", name, run, w->out[run][i], got, w->bytes[id],
+				c, exact, err);
 		free(got);
 	}
 	for (uint32_t i = 0; i < w->g->n_nodes && st == CX_OK; i++) {
@@ -145,7 +155,8 @@ static cx_status compare_run(const plan_want *w, cx_exec *x, cx_store *s, int ru
 		got = calloc(w->bytes[i] + 1, 1);
 		st = cx_store_state_read(s, name, got, w->bytes[i], err);
 		if (st == CX_OK)
-			st = compare(&w->g->nodes[i], "state", name, run, w->state[run][i], got, w->bytes[i], c, exact, err);
+			st = compare(&w->g->nodes[i], "state", name, run, w->state[run][i], got, w->bytes[i], c,
+				exact, err);
 		free(got);
 	}
 	return st;
@@ -159,7 +170,8 @@ static cx_status bind_weights(const plan_want *w, cx_store *s, cx_err *err)
 	for (uint32_t i = 0; i < w->g->n_nodes && st == CX_OK; i++) {
 		const cx_node *n = &w->g->nodes[i];
 		if (n->op == CX_OP_weight)
-			st = cx_store_weight(s, n->name, n->desc.dtype, n->desc.rank, n->desc.dim, w->leaf[i], w->bytes[i], err);
+			st = cx_store_weight(
+				s, n->name, n->desc.dtype, n->desc.rank, n->desc.dim, w->leaf[i], w->bytes[i], err);
 	}
 	return st;
 }
@@ -171,12 +183,14 @@ static cx_status bind_rest(const plan_want *w, cx_store *s, cx_exec *x, cx_err *
 		const cx_node *n = &w->g->nodes[i];
 		if (n->op == CX_OP_input)
 			st = cx_exec_set_input(x, cx_exec_input(x, n->name), w->leaf[i], w->bytes[i], err);
-		if (n->op == CX_OP_state) st = cx_store_state_write(s, n->name, w->leaf[i], w->bytes[i], err);
+		if (n->op == CX_OP_state)
+			st = cx_store_state_write(s, n->name, w->leaf[i], w->bytes[i], err);
 	}
 	return st;
 }
 
-cx_status plan_run_check(const plan_want *w, cx_runtime *rt, const plan_check *c, cx_plan **out_plan, cx_err *err)
+cx_status plan_run_check(
+	const plan_want *w, cx_runtime *rt, const plan_check *c, cx_plan **out_plan, cx_err *err)
 {
 	cx_plan *plan = NULL;
 	cx_store *store = NULL;
@@ -204,8 +218,10 @@ bool plan_is_exact(const cx_plan *p)
 		case CX_FUSION_attention:
 		case CX_FUSION_softmax_scale:
 		case CX_FUSION_conv_silu:
-		case CX_FUSION_embed_sum: return false;
-		default: break;
+		case CX_FUSION_embed_sum:
+			return false;
+		default:
+			break;
 		}
 		if (p->n[p->order[i]].reason == CX_WHY_RULE) return false;
 	}

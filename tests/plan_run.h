@@ -1,5 +1,5 @@
-/* plan_run.h - runs a planned graph beside the unplanned reference, twice in a row, and compares outputs and
- * states. For tests of the planner. */
+/* plan_run.h - runs a planned graph beside the unplanned reference, twice in a row, and compares
+ * outputs and states. For tests of the planner. */
 #ifndef CX_TESTS_PLAN_RUN_H
 #define CX_TESTS_PLAN_RUN_H
 
@@ -26,21 +26,24 @@ typedef struct plan_check {
 	double tol_narrow; /* of f16 and bf16 outputs; 0: tol */
 	double floor;      /* see cx__is_inside */
 } plan_check;
-/* Plans w->g, runs it twice and compares with w. *out_plan (may be NULL) gets the plan; the caller frees it. Where
- * the plan has fusions that change rounding, bits are not asked for: see plan_is_exact(). */
-cx_status plan_run_check(const plan_want *w, cx_runtime *rt, const plan_check *c, cx_plan **out_plan, cx_err *err);
+/* Plans w->g, runs it twice and compares with w. *out_plan (may be NULL) gets the plan; the caller
+ * frees it. Where the plan has fusions that change rounding, bits are not asked for: see
+ * plan_is_exact(). */
+cx_status plan_run_check(
+	const plan_want *w, cx_runtime *rt, const plan_check *c, cx_plan **out_plan, cx_err *err);
 /* No fusion of the plan changes where values are rounded. */
 bool plan_is_exact(const cx_plan *p);
-uint32_t plan_count(const cx_plan *p, cx_op op);              /* steps of this op */
+uint32_t plan_count(const cx_plan *p, cx_op op);               /* steps of this op */
 uint32_t plan_count_fused(const cx_plan *p, cx_fusion fusion); /* steps made by it */
 bool plan_missed(const cx_plan *p, cx_fusion fusion, cx_reason why);
 
-
-/* A `ref` device that lacks some ops and, if asked, refuses operands that are not dense. One at a time. */
+/* A `ref` device that lacks some ops and, if asked, refuses operands that are not dense. One at a
+ * time. */
 typedef struct plan_cripple {
 	bool lacks[CX_OP_COUNT];
 	bool wants_dense;
 } plan_cripple;
-cx_device *plan_cripple_open(cx_runtime *rt, plan_cripple *what); /* NULL on failure; cx_device_close() it */
+cx_device *plan_cripple_open(
+	cx_runtime *rt, plan_cripple *what); /* NULL on failure; cx_device_close() it */
 
 #endif

@@ -1,5 +1,6 @@
-/* test_plan.c - the planner on graphs made by hand: every fusion, legal and not; the verifier catches corruption;
- * speed; nothing allocated per run; every allocation failing in turn; fallback; buckets that share states. */
+/* test_plan.c - the planner on graphs made by hand: every fusion, legal and not; the verifier
+ * catches corruption; speed; nothing allocated per run; every allocation failing in turn; fallback;
+ * buckets that share states. */
 #include "tests/plan_graphs.h"
 
 #include <setjmp.h>
@@ -16,7 +17,8 @@ static cx_device *ref;
 static int open_devices(void **state)
 {
 	(void)state;
-	return cx_runtime_create(NULL, &rt, NULL) != CX_OK || cx_device_open(rt, "ref", 0, &ref, NULL) != CX_OK;
+	return cx_runtime_create(NULL, &rt, NULL) != CX_OK ||
+		   cx_device_open(rt, "ref", 0, &ref, NULL) != CX_OK;
 }
 
 static int close_devices(void **state)
@@ -40,7 +42,10 @@ static void finish(cx_graph *g)
 	if (cx_graph_finish(g, &err) != CX_OK) fail_msg("%s", err.msg);
 }
 
-static cx_plan_opts on_ref(bool fuse) { return (cx_plan_opts){.devices = &ref, .n_devices = 1, .no_fuse = !fuse, .verify = true}; }
+static cx_plan_opts on_ref(bool fuse)
+{
+	return (cx_plan_opts){.devices = &ref, .n_devices = 1, .no_fuse = !fuse, .verify = true};
+}
 
 static cx_plan *plan_of(const cx_graph *g, const cx_plan_opts *opts)
 {
@@ -57,8 +62,10 @@ static cx_plan *check(const cx_graph *g, const char *name)
 	cx_plan *p = NULL;
 	plan_want w;
 	cx_err err = {0};
-	if (plan_want_make(g, plan_fill_leaf, (void *)g, &w, &err) != CX_OK) fail_msg("%s: %s", name, err.msg);
-	if (plan_run_check(&w, rt, &c, NULL, &err) != CX_OK) fail_msg("%s, not fused: %s", name, err.msg);
+	if (plan_want_make(g, plan_fill_leaf, (void *)g, &w, &err) != CX_OK)
+		fail_msg("%s: %s", name, err.msg);
+	if (plan_run_check(&w, rt, &c, NULL, &err) != CX_OK)
+		fail_msg("%s, not fused: %s", name, err.msg);
 	c.opts.no_fuse = false;
 	if (plan_run_check(&w, rt, &c, &p, &err) != CX_OK) fail_msg("%s, fused: %s", name, err.msg);
 	plan_want_free(&w);
@@ -88,10 +95,10 @@ static void test_patterns(void **state)
 			finish(g);
 			p = check(g, name);
 			if (plan_count_fused(p, c->fusion) != c->want[v].n_fused ||
-			    (c->want[v].miss >= 0 && !plan_missed(p, c->fusion, (cx_reason)c->want[v].miss))) {
+				(c->want[v].miss >= 0 && !plan_missed(p, c->fusion, (cx_reason)c->want[v].miss))) {
 				print_plan(p);
-				fail_msg("%s: %u steps fused by %s, expected %u", name, plan_count_fused(p, c->fusion),
-					cx__fusion_name(c->fusion), c->want[v].n_fused);
+				fail_msg("%s: %u steps fused by %s, expected %u", name,
+					plan_count_fused(p, c->fusion), cx__fusion_name(c->fusion), c->want[v].n_fused);
 			}
 			cx_plan_free(p);
 			cx_graph_free(g);
@@ -121,18 +128,26 @@ static void time_plan(const char *what, const cx_graph *g, double limit)
 		t = seconds() - t;
 		if (t < best) best = t;
 	}
-	print_message("%s: %u nodes, %u steps, planned in %.2f ms (bar %.0f); slab %llu of bound %llu\n", what,
-		p->stats.n_nodes, p->stats.n_steps, best * 1e3, limit * 1e3, (unsigned long long)p->stats.slab_bytes,
-		(unsigned long long)p->stats.slab_bound);
+	print_message(
+		"%s: %u nodes, %u steps, planned in %.2f ms (bar %.0f); slab %llu of bound %llu\n", what,
+		p->stats.n_nodes, p->stats.n_steps, best * 1e3, limit * 1e3,
+		(unsigned long long)p->stats.slab_bytes, (unsigned long long)p->stats.slab_bound);
 	assert_true((double)p->stats.slab_bytes <= 1.01 * (double)p->stats.slab_bound);
-	if (best > limit) print_message("  slower than the bar: is the machine busy, or built for debugging?\n");
+	if (best > limit)
+		print_message("  slower than the bar: is the machine busy, or built for debugging?\n");
 	assert_true(best <= 20 * limit); /* what no machine's noise explains */
 	cx_plan_free(p);
 }
 
 static void test_speed(void **state)
 {
-	plan_model big = {.layers = 32, .tokens = 8, .width = 4096, .heads = 32, .kv_heads = 8, .hidden = 14336, .slots = 4096};
+	plan_model big = {.layers = 32,
+		.tokens = 8,
+		.width = 4096,
+		.heads = 32,
+		.kv_heads = 8,
+		.hidden = 14336,
+		.slots = 4096};
 	cx_graph *g = start();
 	(void)state;
 	plan_build_mixed(g, 10000);
@@ -148,7 +163,13 @@ static void test_speed(void **state)
 
 static void test_model(void **state)
 {
-	plan_model small = {.layers = 2, .tokens = 8, .width = 16, .heads = 4, .kv_heads = 2, .hidden = 24, .slots = 32};
+	plan_model small = {.layers = 2,
+		.tokens = 8,
+		.width = 16,
+		.heads = 4,
+		.kv_heads = 2,
+		.hidden = 24,
+		.slots = 32};
 	cx_graph *g = start();
 	cx_plan *p;
 	(void)state;

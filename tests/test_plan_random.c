@@ -1,7 +1,8 @@
-/* test_plan_random.c - random graphs through the planner: what a plan computes is what the unplanned reference
- * computes, bit for bit on `ref` (outputs and states, two runs in a row), with fusion on and off, every pass
- * verified; some of them on a device that lacks ops and strides, with `ref` to fall back on. The cpu backend has
- * the like in test_cpu_plan.c. CORTEX_PLAN_GRAPHS sets how many, CORTEX_PLAN_SEED the first seed. */
+/* test_plan_random.c - random graphs through the planner: what a plan computes is what the
+ * unplanned reference computes, bit for bit on `ref` (outputs and states, two runs in a row), with
+ * fusion on and off, every pass verified; some of them on a device that lacks ops and strides, with
+ * `ref` to fall back on. The cpu backend has the like in test_cpu_plan.c. CORTEX_PLAN_GRAPHS sets
+ * how many, CORTEX_PLAN_SEED the first seed. */
 #include "tests/plan_run.h"
 #include "tests/random_graph.h"
 
@@ -10,6 +11,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <cmocka.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+enum { N_GRAPHS = 1500 }; /* several times slower there */
+#else
+enum { N_GRAPHS = 10000 };
+#endif
 
 static uint64_t number_from(const char *name, uint64_t def)
 {
@@ -24,7 +31,8 @@ static bool fill(void *ctx, uint32_t id, void *buf, uint64_t bytes)
 
 /* Totals over all graphs, so that one sees that the test reaches what it is about. */
 typedef struct tally {
-	uint64_t nodes, steps, fused[CX_FUSION_COUNT], copies[CX_WHY_COUNT], in_place, exact, n, excused;
+	uint64_t nodes, steps, fused[CX_FUSION_COUNT], copies[CX_WHY_COUNT], in_place, exact, n,
+		excused;
 } tally;
 
 static void count(tally *t, const cx_plan *p)
@@ -43,13 +51,16 @@ static void count(tally *t, const cx_plan *p)
 static void print_tally(const tally *t)
 {
 	print_message("%llu plans, %llu nodes, %llu steps, %llu in place, %llu compared by bits, "
-		"%llu excused (attention of infinities)\n", (unsigned long long)t->n,
-		(unsigned long long)t->nodes, (unsigned long long)t->steps, (unsigned long long)t->in_place,
-		(unsigned long long)t->exact, (unsigned long long)t->excused);
+				  "%llu excused (attention of infinities)\n",
+		(unsigned long long)t->n, (unsigned long long)t->nodes, (unsigned long long)t->steps,
+		(unsigned long long)t->in_place, (unsigned long long)t->exact,
+		(unsigned long long)t->excused);
 	for (int f = 1; f < CX_FUSION_COUNT; f++)
-		print_message("  %-14s %llu\n", cx__fusion_name((cx_fusion)f), (unsigned long long)t->fused[f]);
+		print_message(
+			"  %-14s %llu\n", cx__fusion_name((cx_fusion)f), (unsigned long long)t->fused[f]);
 	for (int r = 1; r < CX_WHY_FUSED; r++)
-		print_message("  %-70s %llu\n", cx__reason_text((cx_reason)r), (unsigned long long)t->copies[r]);
+		print_message(
+			"  %-70s %llu\n", cx__reason_text((cx_reason)r), (unsigned long long)t->copies[r]);
 }
 
 static void options(uint64_t seed, cx_random_opts *o)
@@ -61,34 +72,37 @@ static void options(uint64_t seed, cx_random_opts *o)
 	o->fused = seed % 11 == 0;
 }
 
-static void run_one(const cx_random_graph *rg, const plan_want *w, cx_runtime *rt, const cx_plan_opts *o, uint64_t seed,
-	const char *how, tally *t)
+static void run_one(const cx_random_graph *rg, const plan_want *w, cx_runtime *rt,
+	const cx_plan_opts *o, uint64_t seed, const char *how, tally *t)
 {
 	plan_check c = {.opts = *o};
 	cx_plan *plan = NULL;
 	cx_err err = {0};
 	if (plan_run_check(w, rt, &c, &plan, &err) != CX_OK && rg->opts.specials && plan &&
 		plan_count_fused(plan, CX_FUSION_attention) > 0) {
-		t->excused++; /* scores that are -inf throughout, from infinite q or k: NaN spelled out, 0 as attention */
+		t->excused++; /* scores that are -inf throughout, from infinite q or k: NaN spelled out, 0
+						 as attention */
 		err = (cx_err){0};
 	}
 	if (err.code != CX_OK) {
 		char *text = NULL;
 		size_t n = 0;
 		if (cx_graph_print(rg->g, NULL, &text, &n, NULL) == CX_OK) fprintf(stderr, "%s\n", text);
-		if (plan && cx_plan_explain(plan, NULL, &text, &n, NULL) == CX_OK) fprintf(stderr, "%s\n", text);
+		if (plan && cx_plan_explain(plan, NULL, &text, &n, NULL) == CX_OK)
+			fprintf(stderr, "%s\n", text);
 		fail_msg("seed %llu, %s: %s", (unsigned long long)seed, how, err.msg);
 	}
 	count(t, plan);
 	cx_plan_free(plan);
 }
 
-/* Every third graph: a device without some ops, which have no simpler ones by rule, and perhaps without strides. */
-static void run_crippled(const cx_random_graph *rg, const plan_want *w, cx_runtime *rt, cx_device *const *devs,
-	plan_cripple *cripple, uint64_t seed, tally *t)
+/* Every third graph: a device without some ops, which have no simpler ones by rule, and perhaps
+ * without strides. */
+static void run_crippled(const cx_random_graph *rg, const plan_want *w, cx_runtime *rt,
+	cx_device *const *devs, plan_cripple *cripple, uint64_t seed, tally *t)
 {
-	static const cx_op keep[] = {CX_OP_copy, CX_OP_silu, CX_OP_relu, CX_OP_clamp, CX_OP_layernorm, CX_OP_rmsnorm,
-		CX_OP_l2norm, CX_OP_softmax, CX_OP_log_softmax};
+	static const cx_op keep[] = {CX_OP_copy, CX_OP_silu, CX_OP_relu, CX_OP_clamp, CX_OP_layernorm,
+		CX_OP_rmsnorm, CX_OP_l2norm, CX_OP_softmax, CX_OP_log_softmax};
 	cx_plan_opts o = {.devices = devs, .n_devices = 2, .verify = true, .allow_fallback = true};
 	cx_rng rng = cx__rng_make(seed, 99);
 	for (int op = 0; op < CX_OP_COUNT; op++) cripple->lacks[op] = cx__rng_one_in(&rng, 4);
@@ -98,7 +112,8 @@ static void run_crippled(const cx_random_graph *rg, const plan_want *w, cx_runti
 	run_one(rg, w, rt, &o, seed, "crippled", t);
 }
 
-static void check_one(cx_runtime *rt, cx_device *ref, cx_device *less, plan_cripple *cripple, uint64_t seed, tally *t)
+static void check_one(
+	cx_runtime *rt, cx_device *ref, cx_device *less, plan_cripple *cripple, uint64_t seed, tally *t)
 {
 	cx_device *devs[2] = {less, ref};
 	cx_random_graph *rg = NULL;
@@ -106,8 +121,10 @@ static void check_one(cx_runtime *rt, cx_device *ref, cx_device *less, plan_crip
 	plan_want w = {0};
 	cx_err err = {0};
 	options(seed, &o);
-	if (cx__random_graph(&o, NULL, &rg, &err) != CX_OK) fail_msg("seed %llu: %s", (unsigned long long)seed, err.msg);
-	if (plan_want_make(rg->g, fill, rg, &w, &err) != CX_OK) fail_msg("seed %llu: %s", (unsigned long long)seed, err.msg);
+	if (cx__random_graph(&o, NULL, &rg, &err) != CX_OK)
+		fail_msg("seed %llu: %s", (unsigned long long)seed, err.msg);
+	if (plan_want_make(rg->g, fill, rg, &w, &err) != CX_OK)
+		fail_msg("seed %llu: %s", (unsigned long long)seed, err.msg);
 	for (int fuse = 0; fuse < 2; fuse++) {
 		cx_plan_opts opts = {.devices = &ref, .n_devices = 1, .no_fuse = !fuse, .verify = true};
 		run_one(rg, &w, rt, &opts, seed, fuse ? "fused" : "not fused", t);
@@ -119,7 +136,8 @@ static void check_one(cx_runtime *rt, cx_device *ref, cx_device *less, plan_crip
 
 static void test_ref(void **state)
 {
-	uint64_t n = number_from("CORTEX_PLAN_GRAPHS", 10000), first = number_from("CORTEX_PLAN_SEED", 1);
+	uint64_t n = number_from("CORTEX_PLAN_GRAPHS", N_GRAPHS),
+			 first = number_from("CORTEX_PLAN_SEED", 1);
 	cx_runtime *rt;
 	cx_device *dev, *less;
 	plan_cripple cripple = {0};

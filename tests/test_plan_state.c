@@ -1,4 +1,5 @@
-/* test_plan_state.c - states, updates in place, outputs, devices: who may overwrite what, and when a copy is made. */
+/* test_plan_state.c - states, updates in place, outputs, devices: who may overwrite what, and when
+ * a copy is made. */
 #include "tests/plan_graphs.h"
 
 #include <setjmp.h>
@@ -8,7 +9,11 @@
 #include <string.h>
 #include <cmocka.h>
 
-#define SHAPE(...) (int32_t)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]){__VA_ARGS__}
+#define SHAPE(...)                                                                                 \
+	(int32_t)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[])               \
+	{                                                                                              \
+		__VA_ARGS__                                                                                \
+	}
 
 static cx_runtime *rt;
 static cx_device *ref;
@@ -16,7 +21,8 @@ static cx_device *ref;
 static int open_devices(void **state)
 {
 	(void)state;
-	return cx_runtime_create(NULL, &rt, NULL) != CX_OK || cx_device_open(rt, "ref", 0, &ref, NULL) != CX_OK;
+	return cx_runtime_create(NULL, &rt, NULL) != CX_OK ||
+		   cx_device_open(rt, "ref", 0, &ref, NULL) != CX_OK;
 }
 
 static int close_devices(void **state)
@@ -27,10 +33,22 @@ static int close_devices(void **state)
 	return 0;
 }
 
-static cx_tensor state(cx_graph *g, const char *name) { return cx_state(g, name, CX_F32, SHAPE(6, 4)); }
-static cx_tensor input(cx_graph *g, const char *name) { return cx_input(g, name, CX_F32, SHAPE(6, 4)); }
-static cx_tensor rows(cx_graph *g) { return cx_input(g, "rows", CX_I32, SHAPE(3)); }
-static cx_tensor some(cx_graph *g) { return cx_input(g, "some", CX_F32, SHAPE(3, 4)); }
+static cx_tensor state(cx_graph *g, const char *name)
+{
+	return cx_state(g, name, CX_F32, SHAPE(6, 4));
+}
+static cx_tensor input(cx_graph *g, const char *name)
+{
+	return cx_input(g, name, CX_F32, SHAPE(6, 4));
+}
+static cx_tensor rows(cx_graph *g)
+{
+	return cx_input(g, "rows", CX_I32, SHAPE(3));
+}
+static cx_tensor some(cx_graph *g)
+{
+	return cx_input(g, "some", CX_F32, SHAPE(3, 4));
+}
 
 static void elided(cx_graph *g) /* the producer writes straight into the state */
 {
@@ -43,20 +61,23 @@ static void accumulate(cx_graph *g) /* in place, element by element */
 	cx_assign(g, s, cx_add(g, cx_mul(g, s, cx_const_f32(g, 0.5f)), input(g, "x")));
 }
 
-static void not_elementwise(cx_graph *g) /* softmax reads what it would overwrite: a copy step remains */
+static void not_elementwise(
+	cx_graph *g) /* softmax reads what it would overwrite: a copy step remains */
 {
 	cx_tensor s = state(g, "s");
 	cx_assign(g, s, cx_softmax(g, s, NULL));
 }
 
-static void old_after_new(cx_graph *g) /* readers of the old version stand after the update but can run before */
+static void old_after_new(
+	cx_graph *g) /* readers of the old version stand after the update but can run before */
 {
 	cx_tensor s = state(g, "s"), next = cx_assign(g, s, input(g, "x"));
 	cx_output(g, "old", cx_neg(g, s));
 	cx_output(g, "new", cx_neg(g, next));
 }
 
-static void needs_both(cx_graph *g) /* needs the new version's sum and the old content: a copy of the old one */
+static void needs_both(
+	cx_graph *g) /* needs the new version's sum and the old content: a copy of the old one */
 {
 	cx_tensor s = state(g, "s"), next = cx_scatter(g, s, rows(g), some(g), NULL);
 	cx_output(g, "y", cx_cumsum(g, cx_add(g, s, cx_softmax(g, next, NULL)), NULL));
@@ -73,16 +94,19 @@ static void output_new(cx_graph *g)
 {
 	cx_tensor s = cx_scatter(g, state(g, "s"), rows(g), some(g), NULL);
 	cx_output(g, "new", s);
-	cx_output(g, "part", cx_slice(g, s, &(cx_attr_slice){cx_list_of(2, 1, 1), cx_list_of(2, 2, 3), {0}, 0}));
+	cx_output(g, "part",
+		cx_slice(g, s, &(cx_attr_slice){cx_list_of(2, 1, 1), cx_list_of(2, 2, 3), {0}, 0}));
 }
 
 static void self_read(cx_graph *g) /* rows of the state itself are written elsewhere in it */
 {
 	cx_tensor s = state(g, "s");
-	cx_scatter(g, s, rows(g), cx_slice(g, s, &(cx_attr_slice){cx_list_of(2, 3, 0), cx_list_of(2, 3, 4), {0}, 0}), NULL);
+	cx_scatter(g, s, rows(g),
+		cx_slice(g, s, &(cx_attr_slice){cx_list_of(2, 3, 0), cx_list_of(2, 3, 4), {0}, 0}), NULL);
 }
 
-static void crossed(cx_graph *g) /* two states that swap: each update waits for the other's reader */
+static void crossed(
+	cx_graph *g) /* two states that swap: each update waits for the other's reader */
 {
 	cx_tensor a = state(g, "a"), b = state(g, "b");
 	cx_assign(g, a, b);
@@ -98,9 +122,11 @@ static void versions(cx_graph *g)
 	cx_output(g, "y", cx_sub(g, cx_add(g, s, s1), cx_mul(g, s2, s3)));
 }
 
-static void no_state(cx_graph *g) /* an update of a value: in place when it dies, a copy when it is read later */
+static void no_state(
+	cx_graph *g) /* an update of a value: in place when it dies, a copy when it is read later */
 {
-	cx_tensor x = cx_softmax(g, input(g, "x"), NULL), i = rows(g), v = some(g), y = cx_scatter(g, x, i, v, NULL);
+	cx_tensor x = cx_softmax(g, input(g, "x"), NULL), i = rows(g), v = some(g),
+			  y = cx_scatter(g, x, i, v, NULL);
 	cx_tensor z = cx_scatter(g, y, i, cx_neg(g, v), NULL);
 	cx_output(g, "z", z);
 	cx_output(g, "y", cx_cumsum(g, y, NULL));
@@ -154,19 +180,23 @@ static void test_states(void **unused)
 		assert_int_equal(cx_graph_create(NULL, &g, NULL), CX_OK);
 		cases[i].build(g);
 		if (cx_graph_finish(g, &err) != CX_OK) fail_msg("%s: %s", cases[i].name, err.msg);
-		if (plan_want_make(g, plan_fill_leaf, g, &w, &err) != CX_OK) fail_msg("%s: %s", cases[i].name, err.msg);
+		if (plan_want_make(g, plan_fill_leaf, g, &w, &err) != CX_OK)
+			fail_msg("%s: %s", cases[i].name, err.msg);
 		c.opts.no_fuse = true;
-		if (plan_run_check(&w, rt, &c, NULL, &err) != CX_OK) fail_msg("%s, not fused: %s", cases[i].name, err.msg);
+		if (plan_run_check(&w, rt, &c, NULL, &err) != CX_OK)
+			fail_msg("%s, not fused: %s", cases[i].name, err.msg);
 		c.opts.no_fuse = false;
-		if (plan_run_check(&w, rt, &c, &p, &err) != CX_OK) fail_msg("%s: %s", cases[i].name, err.msg);
-		if (cases[i].build != versions &&
-		    (plan_count(p, CX_OP_copy) != cases[i].n_copy || plan_count(p, CX_OP_assign) != cases[i].n_assign)) {
+		if (plan_run_check(&w, rt, &c, &p, &err) != CX_OK)
+			fail_msg("%s: %s", cases[i].name, err.msg);
+		if (cases[i].build != versions && (plan_count(p, CX_OP_copy) != cases[i].n_copy ||
+											  plan_count(p, CX_OP_assign) != cases[i].n_assign)) {
 			char *text;
 			size_t n;
 			assert_int_equal(cx_plan_explain(p, NULL, &text, &n, NULL), CX_OK);
 			fputs(text, stdout);
-			fail_msg("%s: %u copies, %u assigns; expected %u, %u", cases[i].name, plan_count(p, CX_OP_copy),
-				plan_count(p, CX_OP_assign), cases[i].n_copy, cases[i].n_assign);
+			fail_msg("%s: %u copies, %u assigns; expected %u, %u", cases[i].name,
+				plan_count(p, CX_OP_copy), plan_count(p, CX_OP_assign), cases[i].n_copy,
+				cases[i].n_assign);
 		}
 		cx_plan_free(p);
 		plan_want_free(&w);
@@ -178,7 +208,13 @@ static void test_states(void **unused)
 
 static cx_plan *model_plan(cx_graph **g, bool fuse)
 {
-	plan_model m = {.layers = 2, .tokens = 8, .width = 16, .heads = 4, .kv_heads = 2, .hidden = 24, .slots = 32};
+	plan_model m = {.layers = 2,
+		.tokens = 8,
+		.width = 16,
+		.heads = 4,
+		.kv_heads = 2,
+		.hidden = 24,
+		.slots = 32};
 	cx_plan_opts o = {.devices = &ref, .n_devices = 1, .no_fuse = !fuse};
 	cx_plan *p = NULL;
 	cx_err err = {0};
@@ -204,14 +240,17 @@ static void test_offsets_caught(void **unused)
 	cx_plan *p = model_plan(&g, false);
 	uint32_t n = 0, caught = 0;
 	(void)unused;
-	for (uint32_t i = 0; i < p->n_mem; i++) { /* each storage in turn on top of each that lives at the same time */
+	for (uint32_t i = 0; i < p->n_mem;
+		 i++) { /* each storage in turn on top of each that lives at the same time */
 		cx_storage *a = &p->mem[i];
 		if (a->kind != CX_MEM_SLAB || a->bytes == 0) continue;
 		for (uint32_t k = 0; k < p->n_mem; k++) {
 			const cx_storage *b = &p->mem[k];
 			uint64_t off = a->off;
 			cx_err err = {0};
-			if (k == i || b->kind != CX_MEM_SLAB || b->bytes == 0 || a->first > b->last || b->first > a->last) continue;
+			if (k == i || b->kind != CX_MEM_SLAB || b->bytes == 0 || a->first > b->last ||
+				b->first > a->last)
+				continue;
 			if (b->off + a->bytes > p->devs[0].slab_bytes) continue;
 			a->off = b->off;
 			n++;
@@ -282,7 +321,13 @@ static void test_fallback(void **unused)
 {
 	cx_device *devs[2] = {plan_cripple_open(rt, &crippled), ref};
 	cx_plan_opts o = {.devices = devs, .n_devices = 2, .verify = true};
-	plan_model m = {.layers = 2, .tokens = 8, .width = 16, .heads = 4, .kv_heads = 2, .hidden = 24, .slots = 32};
+	plan_model m = {.layers = 2,
+		.tokens = 8,
+		.width = 16,
+		.heads = 4,
+		.kv_heads = 2,
+		.hidden = 24,
+		.slots = 32};
 	cx_graph *g;
 	cx_plan *p = NULL;
 	cx_err err = {0};
@@ -291,7 +336,8 @@ static void test_fallback(void **unused)
 	(void)unused;
 	assert_non_null(devs[0]);
 	memset(&crippled, 0, sizeof crippled);
-	crippled.lacks[CX_OP_paged_attention] = crippled.lacks[CX_OP_rope] = crippled.lacks[CX_OP_rope_kv] = true;
+	crippled.lacks[CX_OP_paged_attention] = crippled.lacks[CX_OP_rope] =
+		crippled.lacks[CX_OP_rope_kv] = true;
 	assert_int_equal(cx_graph_create(NULL, &g, NULL), CX_OK);
 	plan_build_model(g, &m);
 	assert_int_equal(cx_graph_finish(g, NULL), CX_OK);
@@ -317,14 +363,18 @@ static void test_fallback(void **unused)
 
 static void build_rules(cx_graph *g)
 {
-	cx_tensor x = input(g, "x"), w = cx_weight(g, "w", CX_F32, SHAPE(4)), b = cx_weight(g, "b", CX_F32, SHAPE(4));
+	cx_tensor x = input(g, "x"), w = cx_weight(g, "w", CX_F32, SHAPE(4)),
+			  b = cx_weight(g, "b", CX_F32, SHAPE(4));
 	cx_attr_norm plus = {.eps = 1e-3f, .plus_one = true};
 	cx_output(g, "silu", cx_silu(g, x));
 	cx_output(g, "relu", cx_relu(g, x));
 	cx_output(g, "clamp", cx_clamp(g, x, &(cx_attr_clamp){-0.25f, 0.5f, 0}));
 	cx_output(g, "layernorm", cx_layernorm(g, x, w, b, NULL));
-	cx_output(g, "layernorm of a view", cx_layernorm(g, cx_permute(g, cx_input(g, "z", CX_F32, SHAPE(4, 3)),
-		&(cx_attr_perm){cx_list_of(2, 1, 0), 0}), CX_NONE, CX_NONE, NULL));
+	cx_output(g, "layernorm of a view",
+		cx_layernorm(g,
+			cx_permute(
+				g, cx_input(g, "z", CX_F32, SHAPE(4, 3)), &(cx_attr_perm){cx_list_of(2, 1, 0), 0}),
+			CX_NONE, CX_NONE, NULL));
 	cx_output(g, "rmsnorm", cx_rmsnorm(g, x, w, &plus));
 	cx_output(g, "l2norm", cx_l2norm(g, x, NULL));
 	cx_output(g, "softmax", cx_softmax(g, x, &(cx_attr_softmax){0, 0.5f, 0}));
@@ -333,8 +383,8 @@ static void build_rules(cx_graph *g)
 
 static void test_rules(void **unused)
 {
-	static const cx_op ops[] = {CX_OP_silu, CX_OP_relu, CX_OP_clamp, CX_OP_layernorm, CX_OP_rmsnorm, CX_OP_l2norm,
-		CX_OP_softmax, CX_OP_log_softmax};
+	static const cx_op ops[] = {CX_OP_silu, CX_OP_relu, CX_OP_clamp, CX_OP_layernorm, CX_OP_rmsnorm,
+		CX_OP_l2norm, CX_OP_softmax, CX_OP_log_softmax};
 	cx_device *dev = plan_cripple_open(rt, &crippled);
 	cx_plan_opts o = {.devices = &dev, .n_devices = 1, .verify = true};
 	(void)unused;
@@ -349,7 +399,8 @@ static void test_rules(void **unused)
 		assert_int_equal(cx_graph_create(NULL, &g, NULL), CX_OK);
 		build_rules(g);
 		check_on(g, &o, pass == 1 ? 0 : 1e-10, &p);
-		for (size_t i = 0; pass != 1 && i < sizeof ops / sizeof ops[0]; i++) assert_int_equal(plan_count(p, ops[i]), 0);
+		for (size_t i = 0; pass != 1 && i < sizeof ops / sizeof ops[0]; i++)
+			assert_int_equal(plan_count(p, ops[i]), 0);
 		if (pass == 1) assert_int_equal(plan_count(p, CX_OP_copy), 1);
 		cx_plan_free(p);
 		cx_graph_free(g);
