@@ -39,8 +39,8 @@ const cx_config *cx_runtime_config(const cx_runtime *rt)
 int *cx__runtime_note(cx_runtime *rt, const cx_backend *backend)
 {
 	int i = 0;
-	while (cx__backends[i] && cx__backends[i] != backend) i++;
-	CX_ASSERT(cx__backends[i] && i < MAX_BACKENDS);
+	while (i < MAX_BACKENDS && cx__backends[i] && cx__backends[i] != backend) i++;
+	CX_ASSERT(i < MAX_BACKENDS && cx__backends[i]);
 	return &rt->notes[i];
 }
 
