@@ -66,6 +66,7 @@ typedef float cx_acc;
 #define CX_EXPM1 expm1
 #define CX_ACC_SQRT sqrt
 #define CX_ACC_LOG log
+#define CX_ACC_EXP exp
 
 /* Sixteen floats, and sixteen ints. */
 typedef float16 cx_v16;
@@ -147,6 +148,7 @@ typedef double cx_acc;
 #define CX_EXPM1 expm1f
 #define CX_ACC_SQRT sqrt
 #define CX_ACC_LOG log
+#define CX_ACC_EXP exp
 #include "kernels/cuda16.h"
 
 #else

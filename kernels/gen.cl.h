@@ -33,7 +33,7 @@ CX_FN cx_acc cx_pair_term(CX_PQ const struct cx_kparams *p, float x, float y)
 {
 	cx_acc d = (cx_acc)x - y;
 	if (!p->i[2]) return d * d;
-	return p->i[3] ? (cx_acc)x - (cx_acc)y * CX_ACC_LOG((cx_acc)x + (cx_acc)p->f[0]) : (cx_acc)CX_EXP(x) - (cx_acc)y * x;
+	return p->i[3] ? (cx_acc)x - (cx_acc)y * CX_ACC_LOG((cx_acc)x + (cx_acc)p->f[0]) : CX_ACC_EXP((cx_acc)x) - (cx_acc)y * x;
 }
 
 /* t: loss, x, y, all of the same dims. */

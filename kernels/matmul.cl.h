@@ -60,6 +60,7 @@ CX_FN void cx_nt_tile(const int rows, CX_BUF(y), CX_BUF(a), CX_BUF(w), CX_BUF(bi
 	cx_u32 ar[4], wr[CX_NT_COLS];
 	cx_v16 acc[4 * CX_NT_COLS];
 	if (n0 >= n_n || m0 >= n_m) return;
+	if (dw > CX_BOOL) w += (cx_u32)p->i[15];
 #pragma unroll
 	for (int i = 0; i < rows; i++) {
 		cx_u32 m = m0 + (cx_u32)i < n_m ? m0 + (cx_u32)i : n_m - 1;
@@ -95,7 +96,8 @@ CX_FN void cx_nt_tile(const int rows, CX_BUF(y), CX_BUF(a), CX_BUF(w), CX_BUF(bi
 	}
 }
 
-/* i[0] k, i[1] activation (op of a unary row; 0: none), i[2] byte offset of I8C scales. t: y [m,n], a [m,k] with any strides,
+/* i[0] k, i[1] activation (op of a unary row; 0: none), i[2] byte offset of I8C scales, i[15]
+ * of a block-format w. t: y [m,n], a [m,k] with any strides,
  * w [n,k] with stride 1 along k, then bias [n], factor and addend [m,n], which may be absent. A 3D grid: columns / 4,
  * rows / 4, batch. */
 CX_KERNEL cx_matmul_nt4(CX_BUF(y), CX_BUF(a), CX_BUF(w), CX_BUF(bias), CX_BUF(mul), CX_BUF(res), CX_PARAMS)

@@ -43,18 +43,20 @@ CX_KERNEL cx_gather_item(CX_BUF(y), CX_BUF(x), CX_BUF(idx), CX_PARAMS)
 }
 
 /* Rows of a dense block-format x, dequantised: an item per sixteen elements. t: y (stride 1 within a row), x, idx; i[0] elements of
- * a row, i[1] rows of x, i[2] byte offset of I8C scales, i[3] elements under one of these. Without idx row r is x's row r. */
+ * a row, i[1] rows of x, i[2] byte offset of I8C scales, i[3] elements under one of these,
+ * i[15] byte offset of x. Without idx row r is x's row r. */
 CX_KERNEL cx_gather_block(CX_BUF(y), CX_BUF(x), CX_BUF(idx), CX_PARAMS)
 {
 	cx_u32 i = CX_GLOBAL_ID(0), n = (cx_u32)P.i[0], per_row = (n + 15) / 16, r = i / per_row, k = i % per_row * 16, dt = CX_DT_1;
 	cx_i64 row = r;
 	cx_v16 v = cx_v16_all(0.0f);
 	if (i >= P.n) return;
+	x += (cx_u32)P.i[15];
 	if (P.t[2].dtype != CX_K_NONE) row = cx_load_i(idx, P.t[2].dtype, cx_at(&P.t[2], r));
 	if (row >= 0 && row < P.i[1]) {
 		cx_u32 first = (cx_u32)row * n;
 		if (dt != CX_I8C) {
-			v = cx_load16(x, dt, P.t[1].off + first / cx_block_elems(dt), k, n);
+			v = cx_load16(x, dt, first / cx_block_elems(dt), k, n);
 		} else {
 			float q[16];
 			cx_v16_put(cx_load16(x, dt, first, k, n), q);

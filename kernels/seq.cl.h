@@ -133,6 +133,94 @@ CX_KERNEL cx_delta_item(CX_BUF(y), CX_BUF(state), CX_BUF(q), CX_BUF(k), CX_BUF(v
 	}
 }
 
+/* The same in chunks of i[8] tokens, spec/llm.md 2.5, for the same arguments: two launches. t[10]: sums of g from the start of the
+ * chunk on [T,nv], t[11]: the corrections D [T,nv,dv], both f32 in scratch. */
+CX_KERNEL cx_delta_gates(CX_BUF(g), CX_BUF(off), CX_BUF(slot), CX_BUF(scratch), CX_PARAMS)
+{
+	cx_u32 nv = (cx_u32)P.i[3], item = CX_GLOBAL_ID(0), h = item % nv;
+	CX_GLOBAL float *sums = (CX_GLOBAL float *)scratch + P.t[10].off;
+	struct cx_span s;
+	float sum = 0.0f;
+	if (item >= P.n) return;
+	s = cx_span_of(off, &P.t[7], slot, &P.t[8], &P, (cx_i32)(item / nv));
+	for (cx_i32 row = s.first; row < s.end; row++) {
+		float v = cx_load_f(g, P.t[5].dtype, P.t[5].off + (cx_u32)row * P.t[5].stride[4] + h * P.t[5].stride[5]);
+		sum = (row - s.first) % P.i[8] == 0 ? v : sum + v;
+		sums[(cx_u32)row * nv + h] = sum;
+	}
+}
+
+/* x . y of n elements. */
+CX_FN float cx_delta_dot(CX_BUF(a), cx_u32 dt, cx_u32 ao, cx_u32 as, CX_BUF(b), cx_u32 bo, cx_u32 bs, cx_u32 n)
+{
+	cx_v16 sum = cx_v16_all(0.0f);
+	for (cx_u32 i = 0; i < n; i += 16)
+		sum = cx_v16_fma(cx_load16_by(a, dt, ao, as, i, n), cx_load16_by(b, dt, bo, bs, i, n), sum);
+	return cx_v16_sum(sum);
+}
+
+/* S' x: columns j.. of the state times a row of q or k. */
+CX_FN cx_v16 cx_delta_read(CX_BUF(mem), cx_u32 st, cx_u32 n_i, cx_u32 j, cx_u32 dv, CX_BUF(x), cx_u32 dt, cx_u32 xo, cx_u32 xs)
+{
+	cx_v16 m = cx_v16_all(0.0f);
+	for (cx_u32 i = 0; i < n_i; i++)
+		m = cx_v16_fma(cx_load16(mem, CX_F32, st + i * dv, j, dv), cx_v16_all(cx_load_f(x, dt, xo + i * xs)), m);
+	return m;
+}
+
+CX_KERNEL cx_delta_chunk(CX_BUF(y), CX_BUF(state), CX_BUF(q), CX_BUF(k), CX_BUF(v), CX_BUF(g), CX_BUF(beta), CX_BUF(off),
+	CX_BUF(slot), CX_BUF(scratch), CX_PARAMS)
+{
+	cx_u32 nv = (cx_u32)P.i[3], nk = (cx_u32)P.i[4], n_i = (cx_u32)P.i[6], dv = (cx_u32)P.i[7], per = (dv + 15) / 16;
+	cx_u32 item = CX_GLOBAL_ID(0), j = item % per * 16, h = item / per % nv, b = item / per / nv, hk, st, dx = CX_DT_2;
+	cx_u32 qs = P.t[2].stride[5], ks = P.t[3].stride[5], ds = P.t[11].off;
+	CX_GLOBAL const float *sums = (CX_GLOBAL const float *)scratch + P.t[10].off;
+	CX_GLOBAL cx_u8 *mem;
+	struct cx_span s;
+	if (item >= P.n) return;
+	hk = P.i[5] ? h % nk : h / (nv / nk);
+	s = cx_span_of(off, &P.t[7], slot, &P.t[8], &P, (cx_i32)b);
+	if (s.end <= s.first) return;
+	mem = s.slot < 0 ? scratch : state;
+	st = s.slot < 0 ? P.t[9].off + (b * nv + h) * n_i * dv : P.t[1].off + ((cx_u32)s.slot * nv + h) * n_i * dv;
+	for (cx_u32 i = 0; i < n_i && s.slot < 0; i++) cx_store16(mem, CX_F32, st + i * dv, j, dv, cx_v16_all(0.0f));
+	for (cx_u32 t0 = (cx_u32)s.first; t0 < (cx_u32)s.end; t0 += (cx_u32)P.i[8]) {
+		cx_u32 end = t0 + (cx_u32)P.i[8] < (cx_u32)s.end ? t0 + (cx_u32)P.i[8] : (cx_u32)s.end;
+		float last = sums[(end - 1) * nv + h];
+		for (cx_u32 r = t0; r < end; r++) { /* forward substitution */
+			cx_u32 ka = cx_head_at(&P.t[3], r, hk);
+			float gr = sums[r * nv + h];
+			float bt = cx_load_f(beta, P.t[6].dtype, P.t[6].off + r * P.t[6].stride[4] + h * P.t[6].stride[5]);
+			cx_v16 d = cx_load16_by(v, dx, cx_head_at(&P.t[4], r, h), P.t[4].stride[5], j, dv);
+			d = (d - cx_delta_read(mem, st, n_i, j, dv, k, dx, ka, ks) * CX_EXP(gr)) * bt;
+			for (cx_u32 p = t0; p < r; p++) {
+				float w = bt * CX_EXP(gr - sums[p * nv + h]) *
+				          cx_delta_dot(k, dx, ka, ks, k, cx_head_at(&P.t[3], p, hk), ks, n_i);
+				d = d - cx_load16(scratch, CX_F32, ds + (p * nv + h) * dv, j, dv) * w;
+			}
+			cx_store16(scratch, CX_F32, ds + (r * nv + h) * dv, j, dv, d);
+		}
+		for (cx_u32 r = t0; r < end; r++) {
+			cx_u32 qa = cx_head_at(&P.t[2], r, hk);
+			float gr = sums[r * nv + h];
+			cx_v16 o = cx_delta_read(mem, st, n_i, j, dv, q, dx, qa, qs) * (P.f[0] * CX_EXP(gr));
+			for (cx_u32 p = t0; p <= r; p++) {
+				float w = P.f[0] * CX_EXP(gr - sums[p * nv + h]) *
+				          cx_delta_dot(q, dx, qa, qs, k, cx_head_at(&P.t[3], p, hk), ks, n_i);
+				o = o + cx_load16(scratch, CX_F32, ds + (p * nv + h) * dv, j, dv) * w;
+			}
+			cx_store16(y, CX_DT_0, cx_head_at(&P.t[0], r, h), j, dv, o);
+		}
+		for (cx_u32 i = 0; i < n_i; i++) {
+			cx_v16 c = cx_load16(mem, CX_F32, st + i * dv, j, dv) * CX_EXP(last);
+			for (cx_u32 p = t0; p < end; p++)
+				c = c + cx_load16(scratch, CX_F32, ds + (p * nv + h) * dv, j, dv) *
+				            (CX_EXP(last - sums[p * nv + h]) * cx_load_f(k, dx, cx_head_at(&P.t[3], p, hk) + i * ks));
+			cx_store16(mem, CX_F32, st + i * dv, j, dv, c);
+		}
+	}
+}
+
 /* ---- linear recurrences. i[0] batch, i[1] steps, i[2] channels, i[3] reverse. An item per batch row and channel ---- */
 
 CX_FN cx_u32 cx_step_at(CX_PQ const struct cx_ktensor *t, cx_u32 r, cx_u32 s, cx_u32 ch)

@@ -133,15 +133,19 @@ static uint64_t scratch_linear(const cx_device *dev, const cx_kernel_key *key)
 	return (at->norm ? bytes_of(&key->in[0]) : 0) + (at->glu ? bytes_of(&key->out[0]) : 0);
 }
 
-/* States of sequences that keep none. */
+/* States of sequences that keep none; with chunks also the sums and corrections of all rows. */
 static uint64_t scratch_delta(const cx_device *dev, const cx_kernel_key *key)
 {
-	const cx_desc *state = &key->in[5];
-	int64_t n = 1;
+	const cx_attr_delta *at = key->attr;
+	const cx_desc *v = &key->in[2], *state = &key->in[5];
+	int64_t n = 1, rows = v->dim[0] * v->dim[1];
+	uint64_t bytes;
 	(void)dev;
 	if (key->n_in > 6 && key->in[6].dtype != CX_DTYPE_COUNT) n = key->in[6].dim[0] - 1;
 	else if (key->n_in > 7 && key->in[7].dtype != CX_DTYPE_COUNT) n = key->in[7].dim[0];
-	return padded((uint64_t)(n * state->dim[1] * state->dim[2] * state->dim[3]) * 4);
+	bytes = padded((uint64_t)(n * state->dim[1] * state->dim[2] * state->dim[3]) * 4);
+	if (at->chunk) bytes += padded((uint64_t)rows * 4) + padded((uint64_t)(rows * v->dim[2]) * 4);
+	return bytes;
 }
 
 /* A partial sum of eight bytes per row. */

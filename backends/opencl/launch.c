@@ -64,11 +64,16 @@ void cx__cl_tensor(cx_cl_builder *b, cx_cl_draft *d, int t, int arg, const cx_op
 		return;
 	}
 	size = (uint64_t)cx_dtype_get(o->desc.dtype)->block_bytes;
+	if (arg >= 0) d->mem[arg] = ((cx_cl_buffer *)b->binds->bufs[o->buf])->mem;
+	if (cx_dtype_get(o->desc.dtype)->cls == CX_CLASS_BLOCK) { /* may start at any byte */
+		cx__cl_desc(&d->p.t[t], &o->desc, 0);
+		d->p.i[CX_K_INTS - 1] = (cx_i32)o->off;
+		return;
+	}
 	if (o->off % size != 0 && b->st == CX_OK)
 		b->st = CX_FAIL(b->err, CX_ERR_ARGUMENT, "%s: an operand of %s at byte %llu, not at an element",
 			b->dev->base.name, cx__ops[b->step->op].name, (unsigned long long)o->off);
 	cx__cl_desc(&d->p.t[t], &o->desc, o->off / size);
-	if (arg >= 0) d->mem[arg] = ((cx_cl_buffer *)b->binds->bufs[o->buf])->mem;
 }
 
 cx_operand cx__cl_scratch(const cx_cl_builder *b, uint64_t off, const cx_desc *desc)

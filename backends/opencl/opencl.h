@@ -144,7 +144,8 @@ typedef struct cx_cl_builder {
 
 /* A new launch of kernel `name` of a family; never NULL (after a failure: a draft that is thrown away). */
 cx_cl_draft *cx__cl_draft(cx_cl_builder *b, const char *family, const char *name, uint32_t n_args);
-/* Parameters t[t] from an operand, whose buffer becomes argument `arg` (-1: none). Absent operands too. */
+/* Parameters t[t] from an operand, whose buffer becomes argument `arg` (-1: none). Absent operands too. A block format's
+ * first byte goes to the last of i[], and its offset is 0. */
 void cx__cl_tensor(cx_cl_builder *b, cx_cl_draft *d, int t, int arg, const cx_operand *o);
 /* Parameters from a description, dims padded in front; off counts elements (blocks). */
 void cx__cl_desc(struct cx_ktensor *t, const cx_desc *desc, uint64_t off);

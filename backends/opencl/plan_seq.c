@@ -44,30 +44,47 @@ void cx__cl_plan_conv1d(cx_cl_builder *b, const cx_step *s)
 	cx__cl_items(d, (uint64_t)x->dim[1]);
 }
 
-void cx__cl_plan_delta(cx_cl_builder *b, const cx_step *s)
+static int64_t put_delta(cx_cl_builder *b, cx_cl_draft *d, const cx_step *s, const int arg[10])
 {
 	const cx_attr_delta *at = s->attr;
 	const cx_desc *q = &s->in[0].desc, *v = &s->in[2].desc;
-	int64_t n_seq, per = (v->dim[2] + 15) / 16;
-	cx_desc bytes = {CX_F32, 1, {(int64_t)(s->scratch_bytes / 4)}, {1}};
-	cx_operand scratch = cx__cl_scratch(b, 0, &bytes);
-	cx_cl_draft *d;
-	cx__cl_zero(b, &s->out[0]); /* rows of no sequence */
-	d = cx__cl_draft(b, "seq", "cx_delta_item", 10);
-	cx__cl_tensor(b, d, 0, 0, &s->out[0]);
-	cx__cl_tensor(b, d, 1, 1, &s->out[1]);
-	for (int i = 0; i < 5; i++) cx__cl_tensor(b, d, 2 + i, 2 + i, &s->in[i]);
-	cx__cl_tensor(b, d, 7, 7, maybe(s, 6));
-	cx__cl_tensor(b, d, 8, 8, maybe(s, 7));
-	cx__cl_tensor(b, d, 9, 9, s->scratch_bytes ? &scratch : NULL);
+	int64_t n_seq, rows = v->dim[0] * v->dim[1], chunked;
+	const cx_operand *o[9] = {&s->out[0], &s->out[1], &s->in[0], &s->in[1], &s->in[2], &s->in[3], &s->in[4],
+		maybe(s, 6), maybe(s, 7)};
+	cx_desc words = {CX_F32, 1, {(int64_t)(s->scratch_bytes / 4)}, {1}};
+	cx_operand scratch = cx__cl_scratch(b, 0, &words);
+	for (int t = 0; t < 9; t++) cx__cl_tensor(b, d, t, arg[t], o[t]);
+	cx__cl_tensor(b, d, 9, arg[9], s->scratch_bytes ? &scratch : NULL);
 	n_seq = put_sequences(d, s, 6, q->dim[0], s->out[1].desc.dim[0]);
 	d->p.i[3] = (cx_i32)v->dim[1];
 	d->p.i[4] = (cx_i32)q->dim[1];
 	d->p.i[5] = at->tiled;
 	d->p.i[6] = (cx_i32)q->dim[2];
 	d->p.i[7] = (cx_i32)v->dim[2];
+	d->p.i[8] = (cx_i32)(at->chunk < v->dim[0] ? at->chunk : v->dim[0]);
 	d->p.f[0] = at->scale != 0 ? at->scale : (float)(1 / sqrt((double)q->dim[2]));
-	cx__cl_items(d, (uint64_t)(n_seq * v->dim[1] * per));
+	chunked = ((rows + 15) & ~(int64_t)15) + ((rows * v->dim[2] + 15) & ~(int64_t)15);
+	d->p.t[11].off = d->p.t[9].off + (uint32_t)(words.dim[0] - ((rows * v->dim[2] + 15) & ~(int64_t)15));
+	d->p.t[10].off = d->p.t[9].off + (uint32_t)(words.dim[0] - chunked);
+	return n_seq;
+}
+
+void cx__cl_plan_delta(cx_cl_builder *b, const cx_step *s)
+{
+	static const int all[10] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, gates[10] = {-1, -1, -1, -1, -1, 0, -1, 1, 2, 3};
+	const cx_attr_delta *at = s->attr;
+	const cx_desc *q = &s->in[0].desc, *v = &s->in[2].desc;
+	int64_t n_seq, per = (v->dim[2] + 15) / 16;
+	cx_cl_draft *d;
+	cx__cl_zero(b, &s->out[0]); /* rows of no sequence */
+	if (at->chunk && v->dim[0]) {
+		d = cx__cl_draft(b, "seq", "cx_delta_gates", 4);
+		n_seq = put_delta(b, d, s, gates);
+		cx__cl_items(d, (uint64_t)(n_seq * v->dim[1]));
+	}
+	d = cx__cl_draft(b, "seq", at->chunk ? "cx_delta_chunk" : "cx_delta_item", 10);
+	n_seq = put_delta(b, d, s, all);
+	cx__cl_items(d, v->dim[0] ? (uint64_t)(n_seq * v->dim[1] * per) : 0);
 	cx__cl_specialise(b, d, 6, (double)cx__cl_elems(v) * (double)q->dim[2]);
 }
 
