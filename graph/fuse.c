@@ -7,6 +7,7 @@
  * op and shapes agree with the op's row; and find() has a kernel. plan_verify.c checks the outcome
  * by comparing what is computed, not by these rules. */
 #include "graph/fuse.h"
+#include "graph/quant.h"
 
 #include <string.h>
 
@@ -54,11 +55,17 @@ bool cx__fuse_same(const cx_fuser *f, uint32_t a, uint32_t b)
 bool cx__fuse_scalar(const cx_fuser *f, uint32_t t, float *value)
 {
 	const cx_ptensor *root;
+	uint16_t half;
 	if (t == CX_NO) return false;
 	root = &f->p->t[f->p->t[t].root];
-	if (root->leaf != CX_OP_const || root->desc.dtype != CX_F32 || cx__desc_elems(&root->desc) != 1)
-		return false;
-	memcpy(value, root->data, sizeof *value);
+	if (root->leaf != CX_OP_const || cx__desc_elems(&root->desc) != 1) return false;
+	if (root->desc.dtype == CX_F32) {
+		memcpy(value, root->data, sizeof *value);
+		return true;
+	}
+	if (root->desc.dtype != CX_F16 && root->desc.dtype != CX_BF16) return false;
+	memcpy(&half, root->data, sizeof half);
+	*value = root->desc.dtype == CX_F16 ? cx_f16_to_f32(half) : cx_bf16_to_f32(half);
 	return true;
 }
 

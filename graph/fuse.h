@@ -50,7 +50,7 @@ uint32_t cx__fuse_reader(const cx_fuser *f, uint32_t t);
 uint32_t cx__fuse_reader_op(const cx_fuser *f, uint32_t t, cx_op op);
 bool cx__fuse_same(
 	const cx_fuser *f, uint32_t a, uint32_t b); /* the same bytes, read the same way */
-/* A constant f32 of one element. */
+/* A constant float of one element. */
 bool cx__fuse_scalar(const cx_fuser *f, uint32_t t, float *value);
 /* The operand of a two-operand node that is not t; CX_NO if both are. */
 uint32_t cx__fuse_other(const cx_fuser *f, uint32_t node, uint32_t t);
