@@ -79,8 +79,7 @@ CX_INLINE void scores(float *s, const float *q, int64_t d, int64_t dp, const flo
 		CX_UNROLL
 		for (int i = 0; i < nr * keys; i += 8) v16_sum8(sum + i, acc + i);
 		CX_UNROLL
-		for (int r = 0; r < nr; r++)
-			/* cppcheck-suppress uninitvar; v16_sum8 writes it */
+		for (int r = 0; r < nr; r++) /* cppcheck-suppress uninitvar; v16_sum8 writes it */
 			for (int e = 0; e < keys; e++) s[r * KB + j + e] = sum[r * keys + e];
 	}
 }
@@ -151,7 +150,7 @@ static bool weigh(
 	for (int64_t j = 0; j < KB; j += 16) v16_store(s + j, v16_mul(v16_load(s + j), scale));
 	for (int64_t j = lo; a->bias && j < hi; j++)
 		s[j] += cx_f32(a->bias->p)[q->b * a->bs[0] + w->h[i] * a->bs[1] + row * a->bs[2] +
-											(base + j) * a->bs[3]];
+								   (base + j) * a->bs[3]];
 	*sees = bits(lo, hi) & ~a->missing;
 	for (int64_t j = lo; a->mask && j < hi; j++)
 		if (!a->mask
@@ -214,12 +213,13 @@ static void add_values(const attn *a, const rows *w, int64_t i, int64_t n, int64
 	}
 }
 
-static void block(const attn *a, const seq *q, rows *w, int64_t base, int64_t nk,
-	const float *const *kp, const float *const *vp)
+/* Rows [from, to) of w against one block. */
+static void block(const attn *a, const seq *q, rows *w, int64_t from, int64_t to, int64_t base,
+	int64_t nk, const float *const *kp, const float *const *vp)
 {
 	float s[4 * KB] __attribute__((aligned(64)));
-	for (int64_t i = 0; i < w->n; i += 4) {
-		int64_t n = w->n - i < 4 ? w->n - i : 4;
+	for (int64_t i = from; i < to; i += 4) {
+		int64_t n = to - i < 4 ? to - i : 4;
 		const float *qr = a->qb + i * a->dp;
 		uint64_t sees[4];
 		bool live[4], any = false;
@@ -272,59 +272,76 @@ static void stage(const seq *q, const cx_cpu_arg *x, const int64_t *st, int64_t 
 	for (int64_t j = nk; j < KB + 8; j++) ptr[j] = ptr[nk - 1];
 }
 
-/* Query rows [r0, r0 + w->n) of the unit: token q0 + r / group, head hk * group + r % group. */
-static void unit(attn *a, const seq *q, int64_t hk, int64_t r0, int64_t n)
+/* Row i of a unit: row r of key head hk, which is token r / group of head hk * group + r % group.
+ */
+static void begin_row(attn *a, const seq *q, rows *w, int64_t i, int64_t hk, int64_t r)
 {
-	int64_t group = a->n_heads / a->n_kv_heads, first = INT64_MAX, last = 0;
+	int64_t group = a->n_heads / a->n_kv_heads;
+	int64_t t = q->q0 + r / group, h = hk * group + r % group;
+	int64_t pos = t - q->q1 + q->n_kv; /* bottom-right aligned */
+	float *qb = a->qb + i * a->dp;
+	const char *from = cx_at_off(a->q, q->b * a->qs[0] + t * a->qs[1] + h * a->qs[2]);
+	const float *p = cx_row_load(qb, from, a->q->d.dtype, 1, a->d);
+	if (p != qb) memcpy(qb, p, (size_t)a->d * sizeof *p);
+	memset(qb + a->d, 0, (size_t)(a->dp - a->d) * sizeof *qb);
+	w->t[i] = t;
+	w->h[i] = h;
+	w->lo[i] = a->window > 0 && pos - a->window + 1 > 0 ? pos - a->window + 1 : 0;
+	w->hi[i] = a->causal && pos + 1 < q->n_kv ? pos + 1 : q->n_kv;
+	w->m[i] = -INFINITY;
+	w->l[i] = 0.0f;
+}
+
+static void end_row(const attn *a, const seq *q, const rows *w, int64_t i)
+{
+	float *o = a->ob + i * a->dvp;
+	int64_t batch = a->q->d.rank == 4 ? q->b * a->q->d.dim[1] : 0;
+	v16 l = v16_set1(w->l[i]);
+	if (w->m[i] == -INFINITY && w->l[i] == 0.0f) memset(o, 0, (size_t)a->dv * sizeof *o);
+	else
+		for (int64_t c = 0; c < a->dvp; c += 16) v16_store(o + c, v16_div(v16_load(o + c), l));
+	cx_row_store(cx_at_off(a->y, ((batch + w->t[i]) * a->n_heads + w->h[i]) * a->dv), a->y->d.dtype,
+		1, o, a->dv);
+}
+
+/* Rows [r0, r0 + n) of n_hk key heads from hk on. Several heads go through a block together, so
+ * that keys, which lie head by head in a row, are fetched in order. */
+static void unit(attn *a, const seq *q, int64_t hk, int64_t n_hk, int64_t r0, int64_t n)
+{
+	int64_t first = INT64_MAX, last = 0, row[KB];
 	const float *kp[KB + 8], *vp[KB + 8];
-	int64_t row[KB];
-	rows w = {.n = n};
-	for (int64_t i = 0; i < n; i++) {
-		int64_t t = q->q0 + (r0 + i) / group, h = hk * group + (r0 + i) % group;
-		int64_t pos = t - q->q1 + q->n_kv; /* bottom-right aligned */
-		float *qb = a->qb + i * a->dp;
-		const float *p = cx_row_load(qb,
-			cx_at_off(a->q, q->b * a->qs[0] + t * a->qs[1] + h * a->qs[2]), a->q->d.dtype, 1, a->d);
-		if (p != qb) memcpy(qb, p, (size_t)a->d * sizeof *p);
-		memset(qb + a->d, 0, (size_t)(a->dp - a->d) * sizeof *qb);
-		w.t[i] = t;
-		w.h[i] = h;
-		w.lo[i] = a->window > 0 && pos - a->window + 1 > 0 ? pos - a->window + 1 : 0;
-		w.hi[i] = a->causal && pos + 1 < q->n_kv ? pos + 1 : q->n_kv;
-		w.m[i] = -INFINITY;
-		w.l[i] = 0.0f;
+	rows w = {.n = n * n_hk};
+	for (int64_t i = 0; i < w.n; i++) {
+		begin_row(a, q, &w, i, hk + i / n, r0 + i % n);
 		if (w.lo[i] >= w.hi[i]) continue;
 		first = w.lo[i] < first ? w.lo[i] : first;
 		last = w.hi[i] > last ? w.hi[i] : last;
 	}
-	memset(a->ob, 0, (size_t)(n * a->dvp) * sizeof *a->ob);
+	memset(a->ob, 0, (size_t)(w.n * a->dvp) * sizeof *a->ob);
 	for (int64_t base = first / KB * KB; base < last; base += KB) {
 		int64_t nk = last - base < KB ? last - base : KB;
 		locate(a, q, base, nk, row);
-		stage(q, a->k, a->ks, hk, row, nk, a->d, a->dp, a->kb, kp);
-		stage(q, a->v, a->vs, hk, row, nk, a->dv, a->dvp, a->vb, vp);
-		block(a, q, &w, base, nk, kp, vp);
+		for (int64_t g = 0; g < n_hk; g++) {
+			stage(q, a->k, a->ks, hk + g, row, nk, a->d, a->dp, a->kb, kp);
+			stage(q, a->v, a->vs, hk + g, row, nk, a->dv, a->dvp, a->vb, vp);
+			block(a, q, &w, g * n, (g + 1) * n, base, nk, kp, vp);
+		}
 	}
-	for (int64_t i = 0; i < n; i++) {
-		float *o = a->ob + i * a->dvp;
-		char *yp = cx_at_off(a->y,
-			((q->b * (a->q->d.rank == 4 ? a->q->d.dim[1] : 0) + w.t[i]) * a->n_heads + w.h[i]) *
-				a->dv);
-		v16 l = v16_set1(w.l[i]);
-		if (w.m[i] == -INFINITY && w.l[i] == 0.0f) memset(o, 0, (size_t)a->dv * sizeof *o);
-		else
-			for (int64_t c = 0; c < a->dvp; c += 16) v16_store(o + c, v16_div(v16_load(o + c), l));
-		cx_row_store(yp, a->y->d.dtype, 1, o, a->dv);
-	}
+	for (int64_t i = 0; i < w.n; i++) end_row(a, q, &w, i);
 }
 
 /* All units of one sequence; *turn counts units over sequences, each thread takes every n-th. */
 static void sequence(attn *a, const seq *q, const cx_cpu_team *t, int64_t *turn)
 {
-	int64_t group = a->n_heads / a->n_kv_heads, n = (q->q1 - q->q0) * group;
-	for (int64_t r = 0; r < n; r += RB)
-		for (int64_t hk = 0; hk < a->n_kv_heads; hk++)
-			if ((*turn)++ % t->n == t->rank) unit(a, q, hk, r, n - r < RB ? n - r : RB);
+	int64_t rows = (q->q1 - q->q0) * (a->n_heads / (a->n_kv_heads ? a->n_kv_heads : 1)), step = 1;
+	if (rows > 0 && rows < RB) step = RB / rows;
+	if (step > a->n_kv_heads / t->n) step = a->n_kv_heads / t->n; /* something for every thread */
+	if (step < 1) step = 1;
+	for (int64_t r = 0; r < rows; r += RB)
+		for (int64_t hk = 0; hk < a->n_kv_heads; hk += step) {
+			int64_t n_hk = a->n_kv_heads - hk < step ? a->n_kv_heads - hk : step;
+			if ((*turn)++ % t->n == t->rank) unit(a, q, hk, n_hk, r, rows - r < RB ? rows - r : RB);
+		}
 }
 
 /* ---- the ops ---- */

@@ -85,9 +85,9 @@ CX_INLINE mf pick(mi m, mf a, mf b)
 #define CX_CEIL(x) narrow(v16_ceil(widen(x)))
 #define CX_ROUND(x) narrow(v16_rint(widen(x)))
 #define CX_FABS(x) narrow(v16_abs(widen(x)))
-/* 1 - erf(x) to a few units in the last place of the result, also where it is tiny: 1 - erf near 0;
- * from 0.5 on t exp(-x^2 + P(t)), t = 1 / (1 + x/2), P of Press et al., Numerical Recipes 6.2, with
- * the rounding of x^2 put back. */
+/* 1 - erf(x) to a few units in the last place of the result, also where it is tiny: with t = 1 / (1
+ * + |x|/2) it is t exp(P(t)) exp(-x^2), P of Press et al., Numerical Recipes 6.2; the rounding of
+ * x^2 is put back. */
 CX_INLINE v16 erfc_lanes(v16 x)
 {
 	static const float coef[] = {0.17087277f, -0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f,
@@ -101,8 +101,7 @@ CX_INLINE v16 erfc_lanes(v16 x)
 	for (int i = 1; i < 10; i++) p = v16_fma(p, t, v16_set1(coef[i]));
 	r = v16_mul(v16_mul(t, v16_exp(p)), v16_exp(v16_neg(s)));
 	r = v16_fnma(r, lo, r);
-	r = v16_select(v16_lt(x, v16_zero()), v16_sub(v16_set1(2.0f), r), r);
-	return v16_select(v16_lt(z, v16_set1(0.5f)), v16_sub(one, v16_erf(x)), r);
+	return v16_select(v16_lt(x, v16_zero()), v16_sub(v16_set1(2.0f), r), r);
 }
 
 /* libm's, lane by lane: the one function of two elements, and rare. */

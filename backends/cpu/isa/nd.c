@@ -67,6 +67,36 @@ static void offsets(const cx_nd *nd, int32_t n, int64_t r, int64_t *d, int64_t *
 	}
 }
 
+/* One square: ni lines of the destination, nj of the source, which are read once, next to each
+ * other, and turned in a buffer of their own. */
+#define TURN(type)                                                                                 \
+	do {                                                                                           \
+		type buf[SQUARE][SQUARE];                                                                  \
+		for (int64_t j = 0; j < nj; j++) memcpy(buf[j], src + j * ss * size, (size_t)ni * size);   \
+		for (int64_t i = 0; i < ni; i++) {                                                         \
+			type *to = (type *)(void *)(dst + i * ds * size);                                      \
+			for (int64_t j = 0; j < nj; j++) to[j] = buf[j][i];                                    \
+		}                                                                                          \
+	} while (0)
+static void turn(
+	char *dst, int64_t ds, const char *src, int64_t ss, int64_t ni, int64_t nj, uint32_t size)
+{
+	switch (size) {
+	case 1:
+		TURN(uint8_t);
+		break;
+	case 2:
+		TURN(uint16_t);
+		break;
+	case 4:
+		TURN(uint32_t);
+		break;
+	default:
+		TURN(uint64_t);
+		break;
+	}
+}
+
 /* The last two axes as squares: the source runs along the first of them, the destination along the
  * second. */
 static void squares(
@@ -84,6 +114,10 @@ static void squares(
 		offsets(nd, a, u / (na * nb), &d, &s);
 		d += i0 * nd->dst[a] + j0 * nd->dst[b];
 		s += i0 * nd->src[a] + j0 * nd->src[b];
+		if (nd->src[a] == 1 && nd->dst[b] == 1) {
+			turn(dst + d * size, nd->dst[a], src + s * size, nd->src[b], ni, nj, size);
+			continue;
+		}
 		for (int64_t i = 0; i < ni; i++)
 			line(dst + (d + i * nd->dst[a]) * size, nd->dst[b], src + (s + i * nd->src[a]) * size,
 				nd->src[b], nj, size);

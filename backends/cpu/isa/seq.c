@@ -6,6 +6,8 @@
 
 /* ---- conv1d ---- */
 
+enum { TILE = 256 }; /* channels that go through time together: whole cache lines, few pages */
+
 typedef struct conv {
 	const cx_cpu_arg *x, *y, *state;
 	const float *w, *bias; /* [K, pad] and [pad], f32 */
@@ -25,25 +27,41 @@ CX_INLINE v16 conv_input(const conv *p, const cx_span *s, int64_t t, int64_t c, 
 		(size_t)(s->slot * sd->stride[0] + (p->k - 1 + t) * sd->stride[1] + c), n);
 }
 
-static void conv_channels(const conv *p, const cx_span *s, int64_t c, size_t n)
+/* Channels [from, to) of a sequence, then their window of the state. */
+static void conv_channels(const conv *p, const cx_span *s, int64_t from, int64_t to)
 {
 	const cx_desc *sd = &p->state->d;
 	int64_t len = s->end - s->first;
-	for (int64_t t = 0; t < len; t++) {
-		v16 sum = v16_zero();
-		for (int64_t j = 0; j < p->k; j++)
-			sum = v16_fma(
-				v16_load(p->w + j * p->pad + c), conv_input(p, s, t - p->k + 1 + j, c, n), sum);
-		if (p->bias) sum = v16_add(sum, v16_load(p->bias + c));
-		if (p->silu) sum = v16_silu(sum);
-		v16_store_as(
-			p->y->d.dtype, p->y->p, (size_t)((s->first + t) * p->y->d.stride[0] + c), sum, n);
+	for (int64_t t = 0; t < len; t++)
+		for (int64_t c = from; c < to; c += 16) {
+			size_t n = to - c < 16 ? (size_t)(to - c) : 16;
+			v16 sum = v16_zero();
+			for (int64_t j = 0; j < p->k; j++)
+				sum = v16_fma(
+					v16_load(p->w + j * p->pad + c), conv_input(p, s, t - p->k + 1 + j, c, n), sum);
+			if (p->bias) sum = v16_add(sum, v16_load(p->bias + c));
+			if (p->silu) sum = v16_silu(sum);
+			v16_store_as(
+				p->y->d.dtype, p->y->p, (size_t)((s->first + t) * p->y->d.stride[0] + c), sum, n);
+		}
+	if (s->slot < 0) return;
+	for (int64_t i = 0; i < p->k - 1; i++) /* ascending: older entries are read before written */
+		for (int64_t c = from; c < to; c += 16) {
+			size_t n = to - c < 16 ? (size_t)(to - c) : 16;
+			v16_store_as(sd->dtype, p->state->p,
+				(size_t)(s->slot * sd->stride[0] + i * sd->stride[1] + c),
+				conv_input(p, s, len - (p->k - 1) + i, c, n), n);
+		}
+}
+
+/* Rows of no sequence are zeros: row r, given how many sequences end before it. */
+static bool conv_in_sequence(const cx_cpu_call *c, int64_t r, int64_t *done)
+{
+	for (; *done < cx_span_count(c, 4, 5); (*done)++) {
+		cx_span s = cx_span_at(c, *done, 4, 5, c->in[0].d.dim[0], c->out[1].d.dim[0]);
+		if (r < s.end) return r >= s.first;
 	}
-	for (int64_t i = 0; s->slot >= 0 && i < p->k - 1;
-		 i++) /* ascending: older entries are read before written */
-		v16_store_as(sd->dtype, p->state->p,
-			(size_t)(s->slot * sd->stride[0] + i * sd->stride[1] + c),
-			conv_input(p, s, len - (p->k - 1) + i, c, n), n);
+	return false;
 }
 
 /* Scratch: w as [K, pad] and bias, f32, shared: each thread fills the channels that it works on. */
@@ -69,28 +87,17 @@ CX_CPU_FN(cx_conv1d_channel_f32)
 					   : 0.0f;
 		b[i] = p.bias && i < ch ? cx_get_f32(bias->p, bias->d.dtype, i * bias->d.stride[0]) : 0.0f;
 	}
-	for (int64_t i = lo; i < hi; i += 16) {
-		size_t n = ch - i < 16 ? (size_t)(ch - i) : 16;
-		int64_t done = 0;
+	hi = hi < ch ? hi : ch;
+	for (int64_t i = lo; i < hi; i += TILE) {
+		int64_t end = i + TILE < hi ? i + TILE : hi, done = 0;
 		for (int64_t q = 0; q < cx_span_count(c, 4, 5); q++) {
 			cx_span s = cx_span_at(c, q, 4, 5, p.x->d.dim[0], p.state->d.dim[0]);
-			if (s.end <= s.first) continue;
-			conv_channels(&p, &s, i, n);
+			if (s.end > s.first) conv_channels(&p, &s, i, end);
 		}
-		for (int64_t r = 0; r < p.x->d.dim[0]; r++) { /* rows of no sequence */
-			bool used = false;
-			if (!cx_cpu_has(c, 4)) break;
-			for (; done < cx_span_count(c, 4, 5); done++) {
-				cx_span s = cx_span_at(c, done, 4, 5, p.x->d.dim[0], p.state->d.dim[0]);
-				if (r < s.end) {
-					used = r >= s.first;
-					break;
-				}
-			}
-			if (!used)
-				v16_store_as(
-					p.y->d.dtype, p.y->p, (size_t)(r * p.y->d.stride[0] + i), v16_zero(), n);
-		}
+		for (int64_t r = 0; cx_cpu_has(c, 4) && r < p.x->d.dim[0]; r++)
+			if (!conv_in_sequence(c, r, &done))
+				memset(cx_at_off(p.y, r * p.y->d.stride[0] + i), 0,
+					(size_t)(end - i) * cx_cpu_size(p.y->d.dtype));
 	}
 }
 
