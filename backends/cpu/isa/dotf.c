@@ -35,39 +35,52 @@ CX_INLINE void store_sums(v16 acc[MAX_MR][MAX_NR], int m, int n, float *y, size_
 
 /* ---- w as stored --------------------------------------------------------------------------------------- */
 
-CX_INLINE void dot_tile(cx_dtype t, int m, int n, const float *a, size_t a_stride, const uint8_t *w, size_t row_bytes,
-	size_t k, float *y, size_t y_stride)
+/* n rows of w from `row` on; those past the last (n_valid of them exist) stand for it, and their sums are dropped.
+ * The incomplete last step of k works on copies padded with zeros. */
+CX_INLINE void dot_tile(cx_dtype t, int m, int n, const float *a, size_t a_stride, const uint8_t *row,
+	size_t row_bytes, size_t n_valid, size_t k, float *y, size_t y_stride)
 {
+	const size_t es = t == CX_F32 ? 4 : 2, whole = k & ~(size_t)15;
 	v16 acc[MAX_MR][MAX_NR], av[MAX_MR];
-	size_t i = 0;
+	const uint8_t *w[MAX_NR];
+	float sums[MAX_MR * MAX_NR];
+	struct { float a[MAX_MR][16]; uint8_t w[MAX_NR][64]; } pad;
 	CX_UNROLL
 	for (int r = 0; r < m; r++) {
 		CX_UNROLL
 		for (int c = 0; c < n; c++) acc[r][c] = v16_zero();
 	}
-#define STEP(cnt)                                                                               \
-	CX_UNROLL                                                                               \
-	for (int r = 0; r < m; r++) av[r] = v16_load_as(CX_F32, a + (size_t)r * a_stride, i, cnt); \
-	CX_UNROLL                                                                               \
-	for (int c = 0; c < n; c++) {                                                           \
-		v16 wv = v16_load_as(t, w + (size_t)c * row_bytes, i, cnt);                     \
-		CX_UNROLL                                                                       \
-		for (int r = 0; r < m; r++) acc[r][c] = v16_fma(av[r], wv, acc[r][c]);          \
+	CX_UNROLL
+	for (int c = 0; c < n; c++) w[c] = row + row_bytes * ((size_t)c < n_valid ? (size_t)c : n_valid - 1);
+#define STEP(a, a_stride, w, i)                                                         \
+	CX_UNROLL                                                                       \
+	for (int r = 0; r < m; r++) av[r] = v16_load((a) + (size_t)r * (a_stride) + (i)); \
+	CX_UNROLL                                                                       \
+	for (int c = 0; c < n; c++) {                                                   \
+		v16 wv = v16_load_as(t, w[c], i, 16);                                   \
+		if (m > 1) v16_keep(wv);                                                \
+		CX_UNROLL                                                               \
+		for (int r = 0; r < m; r++) acc[r][c] = v16_fma(av[r], wv, acc[r][c]);  \
 	}
-	for (; i + 16 <= k; i += 16) { STEP(16) }
-	if (i < k) { STEP(k - i) }
+	for (size_t i = 0; i < whole; i += 16) { STEP(a, a_stride, w, i) }
+	if (whole < k) {
+		memset(&pad, 0, sizeof pad);
+		for (int r = 0; r < m; r++) memcpy(pad.a[r], a + (size_t)r * a_stride + whole, (k - whole) * 4);
+		for (int c = 0; c < n; c++) memcpy(pad.w[c], w[c] + whole * es, (k - whole) * es);
+		STEP(pad.a[0], 16, pad.w, 0)
+	}
 #undef STEP
-	store_sums(acc, m, n, y, y_stride);
+	store_sums(acc, m, n, sums, MAX_NR);
+	for (int r = 0; r < m; r++)
+		memcpy(y + (size_t)r * y_stride, sums + r * MAX_NR, (n_valid < (size_t)n ? n_valid : (size_t)n) * 4);
 }
 
 CX_INLINE void dot_rows(cx_dtype t, int m, int n_tile, const float *a, size_t a_stride, const cx__wrows *w, size_t n0,
 	size_t n, size_t k, float *y, size_t y_stride)
 {
 	const uint8_t *p = w->base + n0 * w->row_bytes;
-	size_t j = 0;
-	for (; j + (size_t)n_tile <= n; j += (size_t)n_tile)
-		dot_tile(t, m, n_tile, a, a_stride, p + j * w->row_bytes, w->row_bytes, k, y + j, y_stride);
-	for (; j < n; j++) dot_tile(t, m, 1, a, a_stride, p + j * w->row_bytes, w->row_bytes, k, y + j, y_stride);
+	for (size_t j = 0; j < n; j += (size_t)n_tile)
+		dot_tile(t, m, n_tile, a, a_stride, p + j * w->row_bytes, w->row_bytes, n - j, k, y + j, y_stride);
 }
 
 CX_INLINE void dot_any(cx_dtype t, const float *a, size_t a_stride, int m, const cx__wrows *w, size_t n0, size_t n,
@@ -149,25 +162,31 @@ void CX_ISA_NAME(cx__pack_t)(cx_dtype dtype, const void *base, size_t n_stride, 
 
 CX_INLINE void gemm_tile(int m, const cx__gemm *g, const float *a, const float *w, float *part, float *y, size_t n)
 {
+	const size_t whole = g->steps & ~(size_t)15;
 	const size_t as = g->a_stride;
 	v16 acc[MAX_MR][MAX_NR], av[MAX_MR];
-	size_t i = 0;
+	float sums[MAX_MR * MAX_NR], pad[MAX_MR][16];
 	CX_UNROLL
 	for (int r = 0; r < m; r++) {
 		CX_UNROLL
 		for (int c = 0; c < NR; c++) acc[r][c] = g->first ? v16_zero() : v16_load(part + (r * NR + c) * 16);
 	}
-#define STEP(cnt)                                                                          \
-	CX_UNROLL                                                                          \
-	for (int r = 0; r < m; r++) av[r] = v16_load_as(CX_F32, a + (size_t)r * as, i, cnt); \
-	CX_UNROLL                                                                          \
-	for (int c = 0; c < NR; c++) {                                                     \
-		v16 wv = v16_load(w + i * NR + (size_t)c * 16);                            \
-		CX_UNROLL                                                                  \
-		for (int r = 0; r < m; r++) acc[r][c] = v16_fma(av[r], wv, acc[r][c]);     \
+#define STEP(a, as, w)                                                               \
+	CX_UNROLL                                                                    \
+	for (int r = 0; r < m; r++) av[r] = v16_load((a) + (size_t)r * (as));        \
+	CX_UNROLL                                                                    \
+	for (int c = 0; c < NR; c++) {                                               \
+		v16 wv = v16_load((w) + c * 16);                                     \
+		v16_keep(wv);                                                        \
+		CX_UNROLL                                                            \
+		for (int r = 0; r < m; r++) acc[r][c] = v16_fma(av[r], wv, acc[r][c]); \
 	}
-	for (; i + 16 <= g->steps; i += 16) { STEP(16) }
-	if (i < g->steps) { STEP(g->steps - i) }
+	for (size_t i = 0; i < whole; i += 16) { STEP(a + i, as, w + i * NR) }
+	if (whole < g->steps) { /* the panel is padded already */
+		memset(pad, 0, sizeof pad);
+		for (int r = 0; r < m; r++) memcpy(pad[r], a + (size_t)r * as + whole, (g->steps - whole) * 4);
+		STEP(pad[0], 16, w + whole * NR)
+	}
 #undef STEP
 	if (!g->last) {
 		CX_UNROLL
@@ -175,13 +194,10 @@ CX_INLINE void gemm_tile(int m, const cx__gemm *g, const float *a, const float *
 			CX_UNROLL
 			for (int c = 0; c < NR; c++) v16_store(part + (r * NR + c) * 16, acc[r][c]);
 		}
-	} else if (n == NR) {
-		store_sums(acc, m, NR, y, g->y_stride);
-	} else {
-		float t[MAX_MR * NR];
-		store_sums(acc, m, NR, t, NR);
-		for (int r = 0; r < m; r++) memcpy(y + (size_t)r * g->y_stride, t + r * NR, n * sizeof *t);
+		return;
 	}
+	store_sums(acc, m, NR, sums, MAX_NR);
+	for (int r = 0; r < m; r++) memcpy(y + (size_t)r * g->y_stride, sums + r * MAX_NR, n * sizeof *sums);
 }
 
 void CX_ISA_NAME(cx__gemm_f)(const cx__gemm *g)

@@ -12,6 +12,9 @@
 #include "backends/cpu/isa/kernels.h"
 #include "backends/cpu/isa/qunpack.h"
 
+/* Rows of w at once: as many as leave the activations of a chunk in registers, or one. */
+enum { R_MAX = CX_HAVE_DOT8 ? 4 : 1 };
+
 /* What the row of a contributes to a chunk, in registers. */
 typedef struct {
 	vb q[4];
@@ -116,21 +119,24 @@ CX_INLINE float row_scale(cx_dtype t, const cx__wrows *w, size_t n)
 	return s;
 }
 
-/* y[0..n) for R rows of w. */
-CX_INLINE void dot_rows(cx_dtype t, int R, const cx__qact *a, const cx__wrows *w, size_t n0, size_t k, float *y)
+/* R rows of w from n0 on; rows past the last (n of them exist) stand for it, and their sums are dropped. */
+CX_INLINE void dot_rows(cx_dtype t, int R, const cx__qact *a, const cx__wrows *w, size_t n0, size_t n, size_t k, float *y)
 {
-	const uint8_t *row[4];
-	float rs[4];
-	v16 acc[4];
-	size_t n_whole = k / CX__QCHUNK, c = 0;
+	const uint8_t *row[R_MAX];
+	float rs[R_MAX];
+	v16 acc[R_MAX];
+	size_t whole = k / CX__QCHUNK;
+	tail_chunk tail[R_MAX];
 	CX_UNROLL
 	for (int r = 0; r < R; r++) {
-		row[r] = w->base + (n0 + (size_t)r) * w->row_bytes;
-		rs[r] = row_scale(t, w, n0 + (size_t)r);
+		size_t at = n0 + ((size_t)r < n ? (size_t)r : n - 1);
+		row[r] = w->base + at * w->row_bytes;
+		rs[r] = row_scale(t, w, at);
 		acc[r] = v16_zero();
+		if (tail_bytes(t, k)) tail_load(t, row[r], k, &tail[r]);
 	}
 	if (cx__q_super(t)) { /* k is a multiple of 256 */
-		for (; c < n_whole; c += 2) {
+		for (size_t c = 0; c < whole; c += 2) {
 			CX_UNROLL
 			for (int h = 0; h < 2; h++) {
 				act x = act_load(t, a + c + h);
@@ -140,30 +146,30 @@ CX_INLINE void dot_rows(cx_dtype t, int R, const cx__qact *a, const cx__wrows *w
 			}
 		}
 	} else {
-		for (; c < n_whole; c++) {
+		for (size_t c = 0, end = whole;; c++) {
+			if (c == end) {
+				if (end > whole || !tail_bytes(t, k)) break;
+				end = whole + 1;
+				CX_UNROLL
+				for (int r = 0; r < R; r++) row[r] = tail[r].b;
+			}
 			act x = act_load(t, a + c);
 			CX_UNROLL
-			for (int r = 0; r < R; r++) acc[r] = chunk_add(t, cx__q_at(t, row[r], c), 0, rs[r], &x, acc[r]);
-		}
-		if (tail_bytes(t, k)) {
-			act x = act_load(t, a + c);
 			for (int r = 0; r < R; r++) {
-				tail_chunk b;
-				tail_load(t, row[r], k, &b);
-				acc[r] = chunk_add(t, b.b, 0, rs[r], &x, acc[r]);
+				acc[r] = chunk_add(t, row[r], 0, rs[r], &x, acc[r]);
+				row[r] += 4 * cx__q_block(t);
 			}
 		}
 	}
 	CX_UNROLL
-	for (int r = 0; r < R; r++) y[r] = v16_sum(acc[r]);
+	for (int r = 0; r < R; r++)
+		if ((size_t)r < n) y[r] = v16_sum(acc[r]);
 }
 
 #define DOT(id, kind)                                                                                                 \
 	void CX_ISA_NAME(cx__dot_##id)(const cx__qact *a, const cx__wrows *w, size_t n0, size_t n, size_t k, float *y)  \
 	{                                                                                                             \
-		size_t j = 0;                                                                                         \
-		for (; j + 4 <= n; j += 4) dot_rows(CX_##id, 4, a, w, n0 + j, k, y + j);                              \
-		for (; j < n; j++) dot_rows(CX_##id, 1, a, w, n0 + j, k, y + j);                                      \
+		for (size_t j = 0; j < n; j += R_MAX) dot_rows(CX_##id, R_MAX, a, w, n0 + j, n - j, k, y + j);        \
 	}
 CX_Q_FORMATS(DOT)
 
@@ -196,14 +202,15 @@ CX_INLINE void pack_rows(cx_dtype t, const cx__wrows *w, size_t n0, size_t n, si
 		float rs = j < n ? row_scale(t, w, n0 + j) : 0.0f;
 		for (size_t c = c0; c < c0 + n_chunks; c++, out += 2 * pb) {
 			if (j >= n) memset(out, 0, pb);
-			else if (cx__q_super(t)) {
-				if (c & 1) pack_chunk(t, cx__q_at(t, row, c), 1, rs, out);
-				else pack_chunk(t, cx__q_at(t, row, c), 0, rs, out);
-			} else if (c < whole) pack_chunk(t, cx__q_at(t, row, c), 0, rs, out);
+			else if (cx__q_super(t) && (c & 1)) pack_chunk(t, cx__q_at(t, row, c), 1, rs, out);
 			else {
 				tail_chunk b;
-				tail_load(t, row, k, &b);
-				pack_chunk(t, b.b, 0, rs, out);
+				const uint8_t *p = cx__q_at(t, row, c);
+				if (!cx__q_super(t) && c == whole) {
+					tail_load(t, row, k, &b);
+					p = b.b;
+				}
+				pack_chunk(t, p, 0, rs, out);
 			}
 		}
 	}
@@ -239,12 +246,18 @@ CX_INLINE void gemm_tile(cx__q_min kind, int m, const cx__gemm *g, const cx__qac
 		for (int r = 0; r < m; r++) {
 			const cx__qact *x = a + (size_t)r * g->a_stride + c;
 			v16 xd = v16_load(x->d);
+			vb xq[4];
+			CX_UNROLL
+			for (int i = 0; i < 4; i++) {
+				xq[i] = vb_load(x->q.w16[i]);
+				vb_keep(xq[i]);
+			}
 			CX_UNROLL
 			for (int j = 0; j < 2; j++) {
 				const uint8_t *wj = w + (size_t)j * pb;
 				v16i s = v16i_set1(0);
 				CX_UNROLL
-				for (int i = 0; i < 4; i++) s = v16i_dot16(s, wq[j][i], vb_load(x->q.w16[i]));
+				for (int i = 0; i < 4; i++) s = v16i_dot16(s, wq[j][i], xq[i]);
 				acc[r][j] = v16_fma(v16i_to_f(s), v16_mul(wd[j], xd), acc[r][j]);
 				if (kind == CX__Q_MIN_F)
 					acc[r][j] = v16_fma(v16_load((const float *)(const void *)(wj + 320)), v16_load(x->dsum),
