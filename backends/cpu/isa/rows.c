@@ -51,30 +51,14 @@ CX_CPU_ROW1(ROW1)
 
 /* ---- activations to integers ---------------------------------------------------------------------------- */
 
-/* Sum over groups of four lanes: lanes 4j..4j+3 of x to out[j]. */
-static void sum_groups(v16i x, int32_t out[4])
-{
-	int32_t t[16];
-	v16i_store(t, x);
-	for (int j = 0; j < 4; j++) out[j] = t[4 * j] + t[4 * j + 1] + t[4 * j + 2] + t[4 * j + 3];
-}
-
 /* 16 integers of half `hi` of block i. */
-static void put_half(cx__qact *o, int i, int hi, v16i q, bool bytes)
+CX_INLINE void put_half(cx__qact *o, int i, int hi, v16i q, bool bytes)
 {
-	int32_t t[16];
 	if (bytes) { /* q = 256 * upper + lower, both signed bytes */
 		v16i_store_i8(&o->q.b8[hi][16 * i], v16i_sra(v16i_add(q, v16i_set1(128)), 8));
 		v16i_store_i8(&o->q.b8[2 + hi][16 * i], q);
-	} else {
-		int16_t *even = &o->q.w16[2 * hi][8 * i], *odd = &o->q.w16[2 * hi + 1][8 * i];
-		v16i_store(t, q);
-		for (int j = 0; j < 8; j++) {
-			even[j] = (int16_t)t[2 * j];
-			odd[j] = (int16_t)t[2 * j + 1];
-		}
-	}
-	sum_groups(q, (hi ? o->sum_hi : o->sum_lo) + 4 * i);
+	} else v16i_store_pairs(&o->q.w16[2 * hi][8 * i], &o->q.w16[2 * hi + 1][8 * i], q);
+	v16i_sum_groups((hi ? o->sum_hi : o->sum_lo) + 4 * i, q);
 }
 
 void CX_ISA_NAME(cx__quant_act)(const float *x, size_t k, cx__qact *out, bool bytes)

@@ -241,6 +241,24 @@ CX_INLINE void vb_store(void *p, vb x)
 	_mm256_storeu_si256((__m256i *)p, x.a);
 	_mm256_storeu_si256((__m256i *)p + 1, x.b);
 }
+CX_INLINE void v16i_sum_groups(int32_t *out, v16i x)
+{
+	__m256i h = _mm256_hadd_epi32(x.a, x.b); /* a01 a23 b01 b23 | a45 a67 b45 b67 */
+	h = _mm256_hadd_epi32(h, h);
+	_mm_storeu_si128((__m128i *)out, _mm_unpacklo_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1)));
+}
+CX_INLINE void v16i_store_pairs(int16_t *even, int16_t *odd, v16i x)
+{
+	__m256i lo = _mm256_set1_epi64x(0xffff), e, o;
+	__m256i ea = _mm256_and_si256(x.a, lo), eb = _mm256_and_si256(x.b, lo); /* one value in 64 bits */
+	__m256i oa = _mm256_and_si256(_mm256_srli_epi64(x.a, 32), lo), ob = _mm256_and_si256(_mm256_srli_epi64(x.b, 32), lo);
+	e = _mm256_packus_epi32(ea, eb); /* a0 0 a1 0 b0 0 b1 0 | a2 .. */
+	o = _mm256_packus_epi32(oa, ob);
+	e = _mm256_permute4x64_epi64(_mm256_packus_epi32(e, o), 0xd8); /* a0 a1 b0 b1 of e, of o | ... */
+	e = _mm256_permutevar8x32_epi32(e, _mm256_setr_epi32(0, 2, 1, 3, 4, 6, 5, 7));
+	_mm_storeu_si128((__m128i *)even, _mm256_castsi256_si128(e));
+	_mm_storeu_si128((__m128i *)odd, _mm256_extracti128_si256(e, 1));
+}
 CX_INLINE void v16i_store_i8(void *p, v16i x)
 {
 	__m256i m = _mm256_set1_epi32(0xff);

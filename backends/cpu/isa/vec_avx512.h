@@ -203,6 +203,21 @@ CX_INLINE vb vb_mul16(vb x, v16i s) /* s: 16-bit factors, one per lane of 32 bit
 }
 CX_INLINE vb vb_load(const void *p) { return _mm512_loadu_si512(p); }
 CX_INLINE void vb_store(void *p, vb x) { _mm512_storeu_si512(p, x); }
+/* out[j] = lanes 4j + 4j+1 + 4j+2 + 4j+3. */
+CX_INLINE void v16i_sum_groups(int32_t *out, v16i x)
+{
+	x = _mm512_add_epi32(x, _mm512_shuffle_epi32(x, _MM_PERM_CDAB));
+	x = _mm512_add_epi32(x, _mm512_shuffle_epi32(x, _MM_PERM_BADC));
+	_mm_storeu_si128((__m128i *)out, _mm512_castsi512_si128(_mm512_maskz_compress_epi32(0x1111, x)));
+}
+/* Lanes 0, 2 .. 14 and 1, 3 .. 15 as eight 16-bit values each. */
+CX_INLINE void v16i_store_pairs(int16_t *even, int16_t *odd, v16i x)
+{
+	__m256i h = _mm512_cvtepi32_epi16(x);
+	h = _mm256_permutexvar_epi16(_mm256_setr_epi16(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15), h);
+	_mm_storeu_si128((__m128i *)even, _mm256_castsi256_si128(h));
+	_mm_storeu_si128((__m128i *)odd, _mm256_extracti128_si256(h, 1));
+}
 /* Low byte of each lane, 16 bytes. */
 CX_INLINE void v16i_store_i8(void *p, v16i x) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(x)); }
 

@@ -209,6 +209,19 @@ CX_INLINE vb vb_mul16(vb x, v16i s)
 }
 CX_INLINE vb vb_load(const void *p) { vb r; memcpy(&r, p, sizeof r); return r; }
 CX_INLINE void vb_store(void *p, vb x) { memcpy(p, &x, sizeof x); }
+CX_INLINE void v16i_sum_groups(int32_t *out, v16i x)
+{
+	CX_GET(int32_t, a, x);
+	for (int j = 0; j < 4; j++) out[j] = a[4 * j] + a[4 * j + 1] + a[4 * j + 2] + a[4 * j + 3];
+}
+CX_INLINE void v16i_store_pairs(int16_t *even, int16_t *odd, v16i x)
+{
+	CX_GET(int32_t, a, x);
+	for (int j = 0; j < 8; j++) {
+		even[j] = (int16_t)a[2 * j];
+		odd[j] = (int16_t)a[2 * j + 1];
+	}
+}
 CX_INLINE void v16i_store_i8(void *p, v16i x) { CX_GET(int32_t, a, x); CX_L(i) ((uint8_t *)p)[i] = (uint8_t)a[i]; }
 
 /* Groups i0..i3 of the eight of a (0..3) and b (4..7). */
