@@ -46,6 +46,12 @@ static void *take(uint8_t *base, size_t *off, size_t n, size_t size)
 	return base ? base + at : NULL;
 }
 
+/* Whether some block of rows goes through a packed panel; otherwise w is read in place. */
+static bool packs(const cx_cpu_linear *l, const cx_cpu_weight *w)
+{
+	return is_block(w->dtype) ? l->m > 1 : l->m > M_DIRECT || w->k_stride != 1;
+}
+
 static layout lay_out(const cx_cpu_linear *l, void *scratch, uint32_t thread, uint32_t n_threads)
 {
 	layout s = {.n_chunks = ((size_t)l->k + CX__QCHUNK - 1) / CX__QCHUNK, .row_stride = (size_t)l->a_stride};
@@ -57,7 +63,7 @@ static layout lay_out(const cx_cpu_linear *l, void *scratch, uint32_t thread, ui
 		size_t row = b ? (KB / CX__QCHUNK) * cx__q_panel_bytes(t) : KB * sizeof(float);
 		s.any_block |= b;
 		s.any_float |= !b;
-		if (row * NB > panel) panel = row * NB;
+		if (packs(l, &l->w[i]) && row * NB > panel) panel = row * NB;
 	}
 	s.copy_rows = l->row || l->a_dtype != CX_F32 || l->a_k_stride != 1;
 	if (s.copy_rows) {
@@ -68,7 +74,7 @@ static layout lay_out(const cx_cpu_linear *l, void *scratch, uint32_t thread, ui
 	shared = off;
 	for (uint32_t i = 0; i <= thread; i++) {
 		s.panel = take(base, &off, panel, 1);
-		s.part = take(base, &off, (mb + 3) / 4 * 4 * NB * 16, sizeof(float));
+		s.part = take(base, &off, panel ? (mb + 3) / 4 * 4 * NB * 16 : 0, sizeof(float));
 		s.out[0] = take(base, &off, mb * NB, sizeof(float));
 		s.out[1] = take(base, &off, mb * NB, sizeof(float));
 		s.tmp = take(base, &off, NB, sizeof(float));

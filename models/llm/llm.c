@@ -225,7 +225,7 @@ void cx_llm_build(const cx_llm *m, const cx_llm_bucket *bucket, cx_graph *g)
 	x = cx_gather(cx_at(g), embed, tokens, &rows_axis);
 	if (cx_tensor_dtype(g, x) != CX_F32) x = cx_cast(g, x, &(cx_attr_cast){.dtype = CX_F32});
 	for (b.layer = 0; b.layer < c->n_layers; b.layer++) {
-		cx_scope_push(g, "blk.%lld.", (long long)b.layer);
+		cx_scope_push(g, "blk.%lld", (long long)b.layer);
 		x = cx_add(cx_at(g), x, attention(&b, x));
 		x = cx_add(cx_at(g), x, feed_forward(&b, x));
 		cx_scope_pop(g);
