@@ -79,8 +79,8 @@ CX_INLINE void scores(float *s, const float *q, int64_t d, int64_t dp, const flo
 		CX_UNROLL
 		for (int i = 0; i < nr * keys; i += 8) v16_sum8(sum + i, acc + i);
 		CX_UNROLL
-		for (int r = 0; r < nr; r++) /* cppcheck-suppress uninitvar; v16_sum8 writes it */
-			for (int e = 0; e < keys; e++) s[r * KB + j + e] = sum[r * keys + e];
+		for (int r = 0; r < nr; r++)
+			memcpy(s + r * KB + j, sum + r * keys, (size_t)keys * sizeof *s);
 	}
 }
 
