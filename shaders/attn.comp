@@ -111,7 +111,7 @@ void main()
 		cx_score[me] = x == -cx_inf() ? 0.0 : p;
 		cx_row_of[me] = x == -cx_inf() ? 0xffffffffu : kr;
 		m = m_new;
-		total = total * keep + cx_group_sum(cx_score[me]);
+		total = total * keep + cx_group_sum(cx_score[me], 0.0);
 		[[unroll]] for (uint r = 0; r < PARTS; r++) {
 			uint j = r * 64u + me;
 			float a = acc[r] * keep;

@@ -10,7 +10,8 @@ float cx_scale2(float x, int n)
 	return x * uintBitsToFloat(uint(a + 127) << 23) * uintBitsToFloat(uint(b + 127) << 23);
 }
 
-float cx_exp(float x)
+/* lo: what rounding the result took. */
+float cx_exp_pair(float x, out float lo)
 {
 	precise float n = floor(clamp(x, -110.0, 90.0) * 1.44269504088896341 + 0.5);
 	precise float r = x - n * 0.693359375;
@@ -22,10 +23,17 @@ float cx_exp(float x)
 	p = p * r + 1.6666665459e-1;
 	p = p * r + 5.0000001201e-1;
 	p = p * r * r + r;
-	float y = cx_scale2(p + 1.0, int(n));
+	precise float one = p + 1.0, rest = (1.0 - one) + p;
+	float y = cx_scale2(one, int(n));
+	lo = cx_scale2(rest, int(n));
 	y = x > 88.72284 ? cx_inf() : y;
 	y = x < -104.0 ? 0.0 : y;
 	return cx_isnan(x) ? x : y;
+}
+float cx_exp(float x)
+{
+	float lo;
+	return cx_exp_pair(x, lo);
 }
 
 /* The exponent and the mantissa in [sqrt(1/2), sqrt(2)) of a positive finite x, subnormal or not. */

@@ -49,14 +49,14 @@ void main()
 		}
 	if (MODE == 0 || MODE == 3) {
 		for (uint i = me; i < n; i += 64u) cx_sum_add(s, c, cx_value(i));
-		mean = cx_group_sum(cx_sum_get(s, c)) / float(cols);
+		mean = cx_pair_mean(cx_group_pair(s, c), float(cols));
 		s = c = 0.0;
 	}
 	for (uint i = me; i < n; i += 64u) {
 		precise float d = cx_value(i) - mean, e = d * d;
 		cx_sum_add(s, c, e);
 	}
-	s = cx_group_sum(cx_sum_get(s, c));
+	s = cx_group_sum(s, c);
 	if (MODE != 2) s /= float(cols);
 	float r = sqrt(s + P_F(0));
 	for (uint i = me; i < n; i += 64u) {

@@ -45,8 +45,12 @@ void main()
 		else if (OP == 4) s = cx_min(s, v);
 		else cx_sum_add(s, c, v);
 	}
-	if (OP <= 2) s = cx_sum_get(s, c);
-	if (!SERIAL) s = OP == 3 ? cx_group_max(s) : OP == 4 ? cx_group_min(s) : cx_group_sum(s);
-	if (OP == 2) s /= float(P_U(0));
+	if (OP <= 2) {
+		vec2 a = vec2(s, c);
+		if (!SERIAL) a = cx_group_pair(s, c);
+		s = OP == 2 ? cx_pair_mean(a, float(P_U(0))) : cx_sum_get(a.x, a.y);
+	} else if (!SERIAL) {
+		s = OP == 3 ? cx_group_max(s) : cx_group_min(s);
+	}
 	if (row < P_N && (SERIAL || gl_LocalInvocationIndex == 0u)) cx_st0(Y, T_OFF(0) + row, s);
 }

@@ -3,6 +3,8 @@
  * barriers: on devices that run in software barriers are what costs. */
 shared float cx_part[64];
 shared float cx_part8[8];
+shared vec2 cx_pair[64];
+shared vec2 cx_pair8[8];
 
 /* s + c is the running sum, c what rounding took (Neumaier). */
 void cx_sum_add(inout float s, inout float c, float v)
@@ -46,5 +48,45 @@ float cx_min(float a, float b) { return a < b || cx_isnan(a) ? a : b; }
 		}                                                                                          \
 		return a;                                                                                  \
 	}
-CX_GROUP_FOLD(cx_group_sum, a + b)
+/* The sum of all s + c, still in two floats: sums of equal elements stay exact. */
+vec2 cx_group_pair(float s, float c)
+{
+	uint me = gl_LocalInvocationIndex;
+	barrier();
+	cx_pair[me] = vec2(s, c);
+	barrier();
+	if (me < 8u) {
+		vec2 a = cx_pair[me * 8u];
+		for (uint k = 1; k < 8; k++) {
+			vec2 b = cx_pair[me * 8u + k];
+			cx_sum_add(a.x, a.y, b.x);
+			a.y += b.y;
+		}
+		cx_pair8[me] = a;
+	}
+	barrier();
+	vec2 a = cx_pair8[0];
+	for (uint k = 1; k < 8; k++) {
+		cx_sum_add(a.x, a.y, cx_pair8[k].x);
+		a.y += cx_pair8[k].y;
+	}
+	return a;
+}
+float cx_group_sum(float s, float c)
+{
+	vec2 a = cx_group_pair(s, c);
+	return cx_sum_get(a.x, a.y);
+}
+
+/* (s + c) / n, rounded nearly once: the quotient's remainder is divided too. */
+float cx_pair_mean(vec2 a, float n)
+{
+	precise float q = a.x / n;
+	precise float t = 4097.0 * q, qh = t - (t - q), ql = q - qh;
+	precise float u = 4097.0 * n, nh = u - (u - n), nl = n - nh;
+	precise float p = q * n, e = ((qh * nh - p) + qh * nl + ql * nh) + ql * nl;
+	precise float r = ((a.x - p) - e + a.y) / n, m = q + r;
+	return cx_isnan(r) || cx_isinf(r) ? q : m;
+}
+
 CX_GROUP_FOLD(cx_group_max, cx_max(a, b))

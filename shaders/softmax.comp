@@ -35,7 +35,7 @@ void main()
 		precise float v = scale * cx_ld1(DT, x + i * xs);
 		cx_sum_add(s, c, cx_exp(v - m));
 	}
-	s = cx_group_sum(cx_sum_get(s, c));
+	s = cx_group_sum(s, c);
 	float ls = LOG ? cx_log(s) : 0.0;
 	for (uint i = me; i < n; i += 64u) {
 		precise float v = scale * cx_ld1(DT, x + i * xs), z = v - m;

@@ -23,7 +23,7 @@ void main()
 	for (uint i = me; i < n; i += 64u) m = cx_max(m, cx_ld2(X, x + i * xs));
 	m = cx_group_max(m);
 	for (uint i = me; i < n; i += 64u) cx_sum_add(s, c, cx_exp(cx_ld2(X, x + i * xs) - m));
-	s = cx_group_sum(cx_sum_get(s, c));
+	s = cx_group_sum(s, c);
 	if (me != 0u || row >= P_N) return;
 	int t = cx_li3(T_OFF(3) + row * T_STRIDE(3, 5));
 	bool keep = t != P_I(1);

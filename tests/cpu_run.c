@@ -155,6 +155,8 @@ static bool lay_out(
 		} else if (o == 0 && inplace >= 0) {
 			if ((uint32_t)inplace >= r->n_in || r->in[inplace].buf == CX_BUF_NONE ||
 				!cx__desc_is_dense(&r->in[inplace].desc) || r->in[inplace].off != GUARD ||
+				y->desc.rank != r->in[inplace].desc.rank ||
+				memcmp(y->desc.dim, r->in[inplace].desc.dim, sizeof y->desc.dim) != 0 ||
 				dense_bytes(&y->desc) != r->bufs[r->in[inplace].buf]->bytes - 2 * GUARD)
 				return false;
 			y->buf = r->in[inplace].buf;

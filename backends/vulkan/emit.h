@@ -102,6 +102,7 @@ static inline uint32_t cx__vk_size(cx_dtype t) { return (uint32_t)cx_dtype_get(t
 void cx__vk_put(cx_dtype t, void *data, int64_t i, double v);
 
 uint64_t cx__vk_linear_scratch(const cx_device *dev, const cx_kernel_key *key);
+uint64_t cx__vk_delta_scratch(const cx_device *dev, const cx_kernel_key *key);
 uint64_t cx__vk_xent_scratch(const cx_device *dev, const cx_kernel_key *key);
 /* The f32 scales behind an I8C matrix, from row `first` on. */
 cx_operand cx__vk_i8c_scales(const cx_operand *w, int64_t first);

@@ -214,26 +214,29 @@ void cx__vk_launch_conv1d(cx_vk_emit *e)
 	cx__vk_items(d, (uint64_t)(channels * n_seq));
 }
 
-void cx__vk_launch_delta(cx_vk_emit *e)
+static uint64_t padded(uint64_t n) { return (n + 255) & ~(uint64_t)255; }
+
+/* Tokens of a chunk; 0: token by token. */
+static int64_t chunk_of(const cx_attr_delta *at, const cx_desc *q)
 {
-	const cx_step *s = e->step;
+	return at->chunk < q->dim[0] ? at->chunk : q->dim[0];
+}
+
+/* Chunked: pairs of tokens W [T,nv,2,chunk], sums G [T,nv], corrections D [T,nv,dv], f32. */
+uint64_t cx__vk_delta_scratch(const cx_device *dev, const cx_kernel_key *key)
+{
+	const cx_desc *q = &key->in[0], *v = &key->in[2];
+	uint64_t rows = (uint64_t)(v->dim[0] * v->dim[1]), n = (uint64_t)chunk_of(key->attr, q);
+	(void)dev;
+	if (((const cx_attr_delta *)key->attr)->chunk == 0) return 0;
+	return padded(rows * 2 * n * 4) + padded(rows * 4) + padded(rows * (uint64_t)v->dim[2] * 4);
+}
+
+static void delta_params(cx_vk_dispatch *d, const cx_step *s, int64_t n_seq)
+{
 	const cx_attr_delta *at = s->attr;
 	const cx_desc *q = &s->in[0].desc, *v = &s->in[2].desc;
-	int64_t n_seq = n_sequences(s, 6), dk = q->dim[2];
-	bool zeroed = (cx__vk_has(s, 6) || n_seq == 0) && zero_first(e, &s->out[0]);
-	cx_vk_dispatch *d = cx__vk_begin(e, CX_SHADER_delta, LOCAL);
-	d->after = zeroed;
-	cx__vk_spec(d, (uint32_t)q->dtype);
-	cx__vk_spec(d, (uint32_t)s->in[3].desc.dtype);
-	cx__vk_spec(d, (uint32_t)s->in[4].desc.dtype);
-	cx__vk_spec(d, cx__vk_has(s, 6));
-	cx__vk_spec(d, cx__vk_has(s, 7));
-	cx__vk_spec(d, dk ? (uint32_t)dk : 1);
-	cx__vk_bind(e, d, 0, &s->out[0], CX_VK_WRITE, 0);
-	cx__vk_bind(e, d, 1, &s->out[1], CX_VK_READ | CX_VK_WRITE, 0);
-	for (uint32_t i = 0; i < 5; i++) cx__vk_bind(e, d, 2 + i, &s->in[i], CX_VK_READ, 0);
-	bind_sequences(e, d, 6, 7);
-	d->p.i[0] = (cx_i32)dk;
+	d->p.i[0] = (cx_i32)q->dim[2];
 	d->p.i[1] = (cx_i32)v->dim[2];
 	d->p.i[2] = (cx_i32)q->dim[1];
 	d->p.i[3] = (cx_i32)v->dim[1];
@@ -241,7 +244,59 @@ void cx__vk_launch_delta(cx_vk_emit *e)
 	d->p.i[5] = (cx_i32)s->out[1].desc.dim[0];
 	d->p.i[6] = at->tiled;
 	d->p.i[7] = (cx_i32)n_seq;
-	d->p.f[0] = at->scale != 0 ? at->scale : (float)(1 / sqrt((double)dk));
+	d->p.i[8] = (cx_i32)chunk_of(at, q);
+	d->p.f[0] = at->scale != 0 ? at->scale : (float)(1 / sqrt((double)q->dim[2]));
+}
+
+static void emit_pairs(cx_vk_emit *e, int64_t n_seq, const cx_operand *w, const cx_operand *g)
+{
+	const cx_step *s = e->step;
+	cx_vk_dispatch *d = cx__vk_begin(e, CX_SHADER_deltaw, LOCAL);
+	delta_params(d, s, n_seq);
+	d->p.i[1] = d->p.i[8];
+	cx__vk_spec(d, (uint32_t)s->in[0].desc.dtype);
+	cx__vk_spec(d, (uint32_t)s->in[3].desc.dtype);
+	cx__vk_spec(d, cx__vk_has(s, 6));
+	cx__vk_bind(e, d, 0, w, CX_VK_WRITE, 0);
+	cx__vk_bind(e, d, 1, g, CX_VK_WRITE, 0);
+	cx__vk_bind(e, d, 2, &s->in[0], CX_VK_READ, 0);
+	cx__vk_bind(e, d, 3, &s->in[1], CX_VK_READ, 0);
+	cx__vk_bind(e, d, 4, &s->in[3], CX_VK_READ, 0);
+	if (cx__vk_has(s, 6)) cx__vk_bind(e, d, 5, &s->in[6], CX_VK_READ, 0);
+	cx__vk_items(d, (uint64_t)(s->in[0].desc.dim[0] * s->in[2].desc.dim[1] * d->p.i[8]));
+}
+
+void cx__vk_launch_delta(cx_vk_emit *e)
+{
+	const cx_step *s = e->step;
+	const cx_attr_delta *at = s->attr;
+	const cx_desc *q = &s->in[0].desc, *v = &s->in[2].desc;
+	int64_t n_seq = n_sequences(s, 6), dk = q->dim[2], rows = v->dim[0] * v->dim[1], chunk = chunk_of(at, q);
+	bool zeroed = (cx__vk_has(s, 6) || n_seq == 0) && zero_first(e, &s->out[0]), chunked = at->chunk > 0 && rows > 0;
+	uint64_t g_off = padded((uint64_t)(rows * 2 * chunk) * 4);
+	cx_operand w = cx__vk_scratch(s, 0, CX_F32, rows, 2 * chunk), g = cx__vk_scratch(s, g_off, CX_F32, 1, rows);
+	cx_operand corr = cx__vk_scratch(s, g_off + padded((uint64_t)rows * 4), CX_F32, rows, v->dim[2]);
+	cx_vk_dispatch *d;
+	if (chunked) emit_pairs(e, n_seq, &w, &g);
+	d = cx__vk_begin(e, CX_SHADER_delta, LOCAL);
+	d->after = zeroed || chunked;
+	delta_params(d, s, n_seq);
+	cx__vk_spec(d, (uint32_t)q->dtype);
+	cx__vk_spec(d, (uint32_t)s->in[3].desc.dtype);
+	cx__vk_spec(d, (uint32_t)s->in[4].desc.dtype);
+	cx__vk_spec(d, cx__vk_has(s, 6));
+	cx__vk_spec(d, cx__vk_has(s, 7));
+	cx__vk_spec(d, dk ? (uint32_t)dk : 1);
+	cx__vk_spec(d, chunked);
+	cx__vk_bind(e, d, 0, &s->out[0], CX_VK_WRITE, 0);
+	cx__vk_bind(e, d, 1, &s->out[1], CX_VK_READ | CX_VK_WRITE, 0);
+	for (uint32_t i = 0; i < 5; i++) cx__vk_bind(e, d, 3 + i, &s->in[i], CX_VK_READ, 0);
+	if (chunked) {
+		cx__vk_bind(e, d, 2, &corr, CX_VK_READ | CX_VK_WRITE, 0);
+		cx__vk_bind(e, d, 10, &w, CX_VK_READ, 0);
+		cx__vk_bind(e, d, 11, &g, CX_VK_READ, 0);
+	}
+	bind_sequences(e, d, 6, 8);
 	cx__vk_items(d, (uint64_t)(n_seq * v->dim[1] * v->dim[2]));
 }
 
