@@ -166,10 +166,10 @@ static void test_formats(void **state)
 	}
 }
 
-/* Past every blocking limit of gemm.c: k > 1024, n > 96, m > 256. */
+/* Past every blocking limit of gemm.c: k > 1024, n > 96, m > 512. */
 static void test_blocking(void **state)
 {
-	static const int64_t few[] = {1, 4, 18}, many[] = {2, 261};
+	static const int64_t few[] = {1, 4, 18}, many[] = {2, 517};
 	(void)state;
 	check_format(CX_F32, 101, 2051, few, 3);
 	check_format(CX_BF16, 99, 1040, few, 3);

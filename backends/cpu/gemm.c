@@ -10,9 +10,9 @@
 #include <string.h>
 
 enum {
-	MB = 256,       /* rows of a per block: MB x NB partial sums of 64 bytes stay in the third cache */
+	MB = 512,       /* rows of a per block: w is packed again for each, partial sums take MB x NB x 64 bytes */
 	NB = 96,        /* rows of w per block, a multiple of every tile: NB x KB x 4 bytes stay in the second cache */
-	KB = 768,      /* elements of k per block: a tile's rows of a stay in the first cache */
+	KB = 1024,      /* elements of k per block: a tile's rows of a stay in the first cache */
 	M_DIRECT = 16,  /* up to so many rows float weights are read in place: packing would cost more than it saves */
 	SEGMENT = 2048, /* activations quantised at a time, a multiple of CX__QCHUNK */
 	N_UNIT = 8,     /* threads get rows of w in multiples of it */

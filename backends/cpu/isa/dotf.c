@@ -123,8 +123,10 @@ CX_INLINE void pack_any(cx_dtype t, const cx__wrows *w, size_t n0, size_t n, siz
 		for (size_t c = 0; c < NR; c++) {
 			float *dst = panel + j * steps * 16 + c * 16;
 			const uint8_t *src = w->base + (n0 + j + c) * w->row_bytes + k0 * es;
-			for (size_t s = 0; s < steps; s++)
+			for (size_t s = 0; s < steps; s++) {
+				__builtin_prefetch((const void *)((uintptr_t)src + 2 * w->row_bytes + s * 16 * es), 0, 2);
 				v16_store(dst + s * NR * 16, j + c < n ? v16_load_as(t, src, 16 * s, k - 16 * s) : v16_zero());
+			}
 		}
 }
 void CX_ISA_NAME(cx__pack_f)(const cx__wrows *w, size_t n0, size_t n, size_t k0, size_t k, float *panel)
@@ -202,11 +204,14 @@ CX_INLINE void gemm_tile(int m, const cx__gemm *g, const float *a, const float *
 
 void CX_ISA_NAME(cx__gemm_f)(const cx__gemm *g)
 {
-	const size_t steps = (g->steps + 15) / 16, n_tiles = (g->n + NR - 1) / NR;
+	const size_t steps = (g->steps + 15) / 16, n_tiles = (g->n + NR - 1) / NR, lines = (steps + n_tiles - 1) / n_tiles;
 	for (size_t i = 0; i < g->m; i += MR) {
 		const float *a = (const float *)g->a + i * g->a_stride;
 		size_t m = g->m - i < MR ? g->m - i : MR;
 		for (size_t j = 0; j < n_tiles; j++) {
+			/* a part of the next rows of a, which come from memory, with every tile */
+			for (size_t r = MR; r < 2 * MR && i + r < g->m; r++)
+				for (size_t k = 0; k < lines; k++) __builtin_prefetch(a + r * g->a_stride + (j * lines + k) * 16, 0, 2);
 			const float *w = (const float *)g->panel + j * NR * steps * 16;
 			float *part = g->part + (i * n_tiles + j * MR) * NR * 16, *y = g->y + i * g->y_stride + j * NR;
 			size_t n = g->n - j * NR < NR ? g->n - j * NR : NR;

@@ -119,13 +119,22 @@ CX_INLINE float row_scale(cx_dtype t, const cx__wrows *w, size_t n)
 	return s;
 }
 
+/* The same chunk of the rows that come next: rows are too short for the hardware to see where they go on (without
+ * it Q4_0 and Q8_0 from memory take twice as long). Past the end of the matrix it does nothing. */
+CX_INLINE void prefetch(cx_dtype t, const uint8_t *p, size_t ahead)
+{
+	const size_t bytes = cx__q_super(t) ? cx__q_block(t) : 4 * cx__q_block(t);
+	CX_UNROLL
+	for (size_t o = 0; o < bytes; o += 64) __builtin_prefetch((const void *)((uintptr_t)p + ahead + o), 0, 2);
+}
+
 /* R rows of w from n0 on; rows past the last (n of them exist) stand for it, and their sums are dropped. */
 CX_INLINE void dot_rows(cx_dtype t, int R, const cx__qact *a, const cx__wrows *w, size_t n0, size_t n, size_t k, float *y)
 {
 	const uint8_t *row[R_MAX];
 	float rs[R_MAX];
 	v16 acc[R_MAX];
-	size_t whole = k / CX__QCHUNK;
+	const size_t whole = k / CX__QCHUNK, ahead = (size_t)R * w->row_bytes;
 	tail_chunk tail[R_MAX];
 	CX_UNROLL
 	for (int r = 0; r < R; r++) {
@@ -137,6 +146,8 @@ CX_INLINE void dot_rows(cx_dtype t, int R, const cx__qact *a, const cx__wrows *w
 	}
 	if (cx__q_super(t)) { /* k is a multiple of 256 */
 		for (size_t c = 0; c < whole; c += 2) {
+			CX_UNROLL
+			for (int r = 0; r < R; r++) prefetch(t, cx__q_at(t, row[r], c), ahead);
 			CX_UNROLL
 			for (int h = 0; h < 2; h++) {
 				act x = act_load(t, a + c + h);
@@ -156,6 +167,7 @@ CX_INLINE void dot_rows(cx_dtype t, int R, const cx__qact *a, const cx__wrows *w
 			act x = act_load(t, a + c);
 			CX_UNROLL
 			for (int r = 0; r < R; r++) {
+				prefetch(t, row[r], ahead);
 				acc[r] = chunk_add(t, row[r], 0, rs[r], &x, acc[r]);
 				row[r] += 4 * cx__q_block(t);
 			}
