@@ -19,7 +19,7 @@ static const char usage[] =
 	"  -m, --model PATH       GGUF file, or folder with config.json, tokenizer.json and "
 	"safetensors\n"
 	"  -p, --prompt TEXT      what to continue\n"
-	"  -n, --tokens N         how many to generate; default: up to the model's context\n"
+	"  -n, --tokens N         how many to generate; default: up to --ctx, or the model's\n"
 	"      --start-ids \"1 2\"  start from these ids instead of a prompt\n"
 	"      --ids              print ids (the start's too) instead of text\n"
 	"      --logits OUT.npy   write the logits of every position, f32 [positions, vocabulary]\n"
@@ -230,8 +230,14 @@ static cx_status prepare(run_state *r, cx_err *err)
 	if ((st = start(r, err)) != CX_OK) return st;
 	r->n_prompt = r->ids.n;
 	room = c->context - (int64_t)r->n_prompt;
-	if (r->a.n < 0) r->a.n = room > 0 ? (long)room : 0;
+	if (r->a.n < 0) r->a.n = (long)(r->a.ctx > 0 ? r->a.ctx - (int64_t)r->n_prompt : room);
+	if (r->a.n < 0) r->a.n = 0;
 	opts.n_ctx = r->a.ctx > 0 ? r->a.ctx : (int64_t)r->n_prompt + r->a.n;
+	/* the last token that is drawn is not run */
+	if (opts.n_ctx < (int64_t)r->n_prompt + (r->a.n > 1 ? r->a.n - 1 : 0))
+		return CX_FAIL(err, CX_ERR_ARGUMENT,
+			"a prompt of %zu tokens and -n %ld do not fit in --ctx %lld", r->n_prompt, r->a.n,
+			(long long)opts.n_ctx);
 	if (r->a.n > room)
 		fprintf(stderr, "note: %lld tokens are past the %lld that the model was trained for\n",
 			(long long)r->n_prompt + r->a.n, (long long)c->context);
@@ -372,6 +378,8 @@ int cx__cmd_run(int argc, char **argv)
 	if (optind < argc) return cx__cmd_usage("run", "'%.60s' is no option", argv[optind]);
 	if (!r.a.model) return cx__cmd_usage("run", "-m MODEL is missing");
 	if (!r.a.prompt && !r.a.start_ids) return cx__cmd_usage("run", "-p TEXT is missing");
+	if (r.a.prompt && r.a.start_ids)
+		return cx__cmd_usage("run", "-p and --start-ids are both given; one of them is the start");
 	if (!r.a.have_seed) r.a.sample.seed = (uint64_t)time(NULL);
 	if ((st = prepare(&r, &err)) == CX_OK && (st = show_start(&r, &err)) == CX_OK &&
 		(st = generate(&r, &err)) == CX_OK)

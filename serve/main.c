@@ -20,7 +20,7 @@ int cx__cmd_fail(const char *cmd, const cx_err *err)
 {
 	fflush(stdout);
 	fprintf(stderr, "cortex %s: %s\n", cmd,
-	    err->msg[0] ? err->msg : cx_status_text(err->code ? err->code : CX_ERR_ARGUMENT));
+		err->msg[0] ? err->msg : cx_status_text(err->code ? err->code : CX_ERR_ARGUMENT));
 	return 1;
 }
 
@@ -53,7 +53,7 @@ cx_status cx__host_open(const char *backend, cx_host *out, cx_err *err)
 		long v = strtol(colon + 1, &end, 10);
 		if (*end || end == colon + 1 || v < 0 || v > 1024)
 			return CX_FAIL(
-			    err, CX_ERR_ARGUMENT, "backend '%s': the device index is no number", backend);
+				err, CX_ERR_ARGUMENT, "backend '%s': the device index is no number", backend);
 		index = (int)v;
 	}
 	if ((st = cx_runtime_create(NULL, &out->rt, err)) != CX_OK) return st;
@@ -71,30 +71,43 @@ void cx__host_close(cx_host *host)
 static void help(FILE *to)
 {
 	fprintf(to,
-	    "cortex %s: a portable compute-graph runtime\n\nusage: cortex COMMAND [OPTIONS]\n\n",
-	    CX_VERSION);
+		"cortex %s: a portable compute-graph runtime\n\nusage: cortex COMMAND [OPTIONS]\n\n",
+		CX_VERSION);
 	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
 		fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].doc);
 	fprintf(to, "\ncortex COMMAND --help tells a command's options.\n");
 }
 
+/* What a full disk or a closed pipe did not take is an error of the command. */
+static int flushed(const char *cmd, int rc)
+{
+	if ((fflush(stdout) == 0 && !ferror(stdout)) || rc != 0) return rc;
+	fprintf(stderr, "cortex %s: stdout: not all of the output could be written\n", cmd);
+	return 1;
+}
+
 int main(int argc, char **argv)
 {
 	const char *cmd = argc > 1 ? argv[1] : NULL;
+	char name[64];
 	if (!cmd) {
 		help(stderr);
 		return 1;
 	}
 	if (!strcmp(cmd, "--help") || !strcmp(cmd, "-h") || !strcmp(cmd, "help")) {
 		help(stdout);
-		return 0;
+		return flushed("help", 0);
 	}
 	if (!strcmp(cmd, "--version") || !strcmp(cmd, "version")) {
 		printf("cortex %s\n", CX_VERSION);
-		return 0;
+		return flushed("version", 0);
 	}
-	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-		if (!strcmp(cmd, commands[i].name)) return commands[i].run(argc - 1, argv + 1);
+	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+		if (strcmp(cmd, commands[i].name) != 0) continue;
+		snprintf(name, sizeof name, "cortex %s", commands[i].name);
+		argv[1] = name; /* getopt begins its messages with it */
+		return flushed(commands[i].name, commands[i].run(argc - 1, argv + 1));
+	}
 	fprintf(stderr, "cortex: there is no command '%s'; see cortex --help\n", cmd);
 	return 1;
 }

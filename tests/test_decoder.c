@@ -221,12 +221,14 @@ static void recording(void **state)
 
 static void bad_sessions(void **state)
 {
-	double kin[6] = {1, 2, 3, NAN, 5, 6}, counts[6] = {0, 1, 2, 2.5, 0, 1};
+	double kin[6] = {1, 2, 3, NAN, 5, 6}, huge[6] = {1, 2, 3, 4, 5, -1e300},
+		   counts[6] = {0, 1, 2, 2.5, 0, 1};
 	uint8_t good[6] = {0, 1, 2, 3, 4, 5};
 	int64_t three_two[2] = {3, 2}, two_three[2] = {2, 3}, six = 6;
 	const struct {
 		const char *spikes, *kin, *want;
-	} cases[] = {{"good.npy", "nan.npy", "not finite"}, {"half.npy", "nan.npy", "2.5"},
+	} cases[] = {{"good.npy", "nan.npy", "column 1: nan is not"},
+		{"good.npy", "huge.npy", "column 1: -1e+300 is not"}, {"half.npy", "nan.npy", "2.5"},
 		{"good.npy", "wide.npy", "bins"}, {"flat.npy", "nan.npy", "rank"},
 		{"none.npy", "nan.npy", "none.npy"}};
 	(void)state;
@@ -234,6 +236,7 @@ static void bad_sessions(void **state)
 	OK(cx_npy_write(NULL, temp_path("flat.npy"), CX_NPY_U1, 1, &six, good, err));
 	OK(cx_npy_write(NULL, temp_path("half.npy"), CX_NPY_F8, 2, three_two, counts, err));
 	OK(cx_npy_write(NULL, temp_path("nan.npy"), CX_NPY_F8, 2, three_two, kin, err));
+	OK(cx_npy_write(NULL, temp_path("huge.npy"), CX_NPY_F8, 2, three_two, huge, err));
 	OK(cx_npy_write(NULL, temp_path("wide.npy"), CX_NPY_F8, 2, two_three, kin, err));
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		cx_session s;

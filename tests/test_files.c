@@ -140,9 +140,9 @@ static void test_out(void **state)
 	bytes_free(&now);
 	bytes_free(&old);
 	cx_file_out_discard(NULL);
-	/* a folder in the way: the rename fails, and what was written goes away */
-	assert_int_equal(mkdir(temp_path("dir"), 0777), 0);
+	/* a folder that comes in the way: the rename fails, and what was written goes away */
 	assert_int_equal(cx_file_out_open(NULL, temp_path("dir"), &o, NULL), CX_OK);
+	assert_int_equal(mkdir(temp_path("dir"), 0777), 0);
 	assert_int_equal(cx_file_out_commit(o, NULL), CX_ERR_IO);
 	assert_int_equal(stat(temp_path("dir"), &sb), 0);
 	assert_true(S_ISDIR(sb.st_mode));
@@ -152,6 +152,38 @@ static void test_out(void **state)
 		assert_int_not_equal(access(temp_path(name), F_OK), 0);
 	}
 	assert_int_equal(rmdir(temp_path("dir")), 0);
+}
+
+/* What a rename would replace for good is refused; a link stays one. */
+static void test_out_odd(void **state)
+{
+	cx_err err = {0};
+	cx_file_out *o;
+	struct stat sb;
+	bytes now;
+	(void)state;
+	assert_int_equal(mkdir(temp_path("dir"), 0777), 0);
+	assert_int_equal(cx_file_out_open(NULL, temp_path("dir"), &o, &err), CX_ERR_IO);
+	check_says(&err, "dir: cannot be written: it is a folder");
+	assert_int_equal(rmdir(temp_path("dir")), 0);
+	assert_int_equal(mkfifo(temp_path("pipe"), 0666), 0);
+	err = (cx_err){0};
+	assert_int_equal(cx_file_out_open(NULL, temp_path("pipe"), &o, &err), CX_ERR_IO);
+	check_says(&err, "pipe: cannot be written: it is not a regular file");
+	assert_int_equal(unlink(temp_path("pipe")), 0);
+	assert_int_equal(symlink("out", temp_path("link")), 0);
+	assert_int_equal(cx_file_out_open(NULL, temp_path("link"), &o, NULL), CX_OK);
+	assert_int_equal(cx_file_out_write(o, "through", 7, NULL), CX_OK);
+	assert_int_equal(cx_file_out_commit(o, NULL), CX_OK);
+	assert_int_equal(lstat(temp_path("link"), &sb), 0);
+	assert_true(S_ISLNK(sb.st_mode));
+	now = bytes_load(temp_path("out"));
+	assert_true(now.n == 7 && memcmp(now.p, "through", 7) == 0);
+	bytes_free(&now);
+	assert_int_equal(unlink(temp_path("link")), 0);
+	assert_int_equal(symlink("nowhere", temp_path("link")), 0);
+	assert_int_equal(cx_file_out_open(NULL, temp_path("link"), &o, NULL), CX_ERR_IO);
+	assert_int_equal(unlink(temp_path("link")), 0);
 }
 
 /* A disk that takes no more: here the largest size of a file. Nothing stays behind. */
@@ -478,6 +510,7 @@ int main(void)
 		cmocka_unit_test(test_map_allocations),
 		cmocka_unit_test(test_paths),
 		cmocka_unit_test(test_out),
+		cmocka_unit_test(test_out_odd),
 		cmocka_unit_test(test_out_full),
 		cmocka_unit_test(test_npy_good),
 		cmocka_unit_test(test_npy_bad),

@@ -6,6 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Past it products of two values, or their f32 form, would overflow. */
+#define MAX_KIN 1e15
+
 static void name_columns(cx_session *s)
 {
 	static const char *const four[] = {"pos_x", "pos_y", "vel_x", "vel_y"};
@@ -86,9 +89,10 @@ static cx_status fill(const cx_npy *spikes, const cx_npy *kin, cx_session *s, cx
 	cx_free(&s->alloc, counts, n * sizeof *counts);
 	cx_npy_to_f64(kin, s->kin);
 	for (size_t i = 0; i < s->n_bins * s->n_kin; i++)
-		if (!isfinite(s->kin[i]))
-			return CX_FAIL(err, CX_ERR_FORMAT, "%.100s: bin %zu, column %zu: %g is not finite",
-				kin->label, i / s->n_kin, i % s->n_kin, s->kin[i]);
+		if (!(fabs(s->kin[i]) <= MAX_KIN))
+			return CX_FAIL(err, CX_ERR_FORMAT,
+				"%.100s: bin %zu, column %zu: %g is not a number in -%g..%g", kin->label,
+				i / s->n_kin, i % s->n_kin, s->kin[i], MAX_KIN, MAX_KIN);
 	return CX_OK;
 }
 

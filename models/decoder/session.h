@@ -21,7 +21,7 @@ cx_status cx_session_init(cx_session *s, const cx_alloc *alloc, size_t n_bins, s
 void cx_session_deinit(cx_session *s); /* zeroed or half-built is fine */
 
 /* From two NPY files: counts [n_bins, n_units] of any integer or float type with values 0..255
- * (whole numbers), kinematics [n_bins, 1..8] of any float type, finite. Four columns are named
+ * (whole numbers), kinematics [n_bins, 1..8] of any float type, within 1e15. Four columns are named
  * pos_x pos_y vel_x vel_y, two are named vel_x vel_y, others y0 y1 ... Errors name the file and the
  * offending row. */
 cx_status cx_session_load(const char *spikes_path, const char *kin_path, const cx_alloc *alloc,

@@ -3,8 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "models/files/map.h"
@@ -18,12 +21,32 @@ struct cx_file_out {
 	char *path, *temp; /* behind the struct */
 };
 
+/* What the rename may replace: nothing, or a regular file. Links are followed, so that they stay.
+ */
+static cx_status find_target(const char *path, char real[PATH_MAX], const char **out, cx_err *err)
+{
+	struct stat sb;
+	*out = path;
+	if (lstat(path, &sb) != 0) return CX_OK; /* open() says what is wrong, if anything is */
+	if (S_ISLNK(sb.st_mode)) {
+		if (!realpath(path, real) || stat(real, &sb) != 0)
+			return CX_FAIL(
+				err, CX_ERR_IO, "%s: cannot be written: %s", cx_path_tail(path), strerror(errno));
+		*out = real;
+	}
+	if (S_ISREG(sb.st_mode)) return CX_OK;
+	return CX_FAIL(err, CX_ERR_IO, "%s: cannot be written: it is %s", cx_path_tail(path),
+		S_ISDIR(sb.st_mode) ? "a folder" : "not a regular file");
+}
+
 cx_status cx_file_out_open(const cx_alloc *a, const char *path, cx_file_out **out, cx_err *err)
 {
+	char real[PATH_MAX];
 	size_t n, bytes;
 	cx_file_out *o;
 	*out = NULL;
 	if (!path || !*path) return CX_FAIL(err, CX_ERR_ARGUMENT, "no file name given");
+	if (find_target(path, real, &path, err) != CX_OK) return CX_ERR_IO;
 	n = strlen(path);
 	bytes = sizeof *o + 2 * (n + 1) + SUFFIX_MAX;
 	o = cx_calloc(a, 1, bytes);

@@ -13,7 +13,8 @@ extern "C" {
 
 typedef struct cx_file_out cx_file_out;
 
-/* Creates "<path>.<pid>.<n>.tmp". *out is NULL on failure. End it with exactly one of commit and
+/* Creates "<path>.<pid>.<n>.tmp". A path that is a folder or a device is refused: it would be
+ * replaced. Links are followed. *out is NULL on failure. End it with exactly one of commit and
  * discard. */
 CX_API cx_status cx_file_out_open(
 	const cx_alloc *a, const char *path, cx_file_out **out, cx_err *err);
