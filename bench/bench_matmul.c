@@ -1,10 +1,12 @@
-/* bench_matmul.c - the cpu matmul as a share of what the machine can do, measured in the same process.
+/* bench_matmul.c - the cpu matmul as a share of what the machine can do, measured in the same
+ * process.
  *
- * bench_matmul [-t threads] [-i isa] [-r repeats] [-k substring of "dtype MxNxK"] [-s MxNxK: every dtype at this shape]
- * Each row is checked against a double product of the dequantised weights (on a sample of outputs), then timed. Rows
- * with few tokens go through several matrices in turn, together larger than the last cache; a matrix below 4 MiB stays
- * in it, which shows what the arithmetic alone can do. %peak: of the read
- * bandwidth for up to 4 tokens, else of the f32 FMA rate. err_max: largest |error| / sum |a w|. */
+ * bench_matmul [-t threads] [-i isa] [-r repeats] [-k substring of "dtype MxNxK"] [-s MxNxK: every
+ * dtype at this shape] Each row is checked against a double product of the dequantised weights (on
+ * a sample of outputs), then timed. Rows with few tokens go through several matrices in turn,
+ * together larger than the last cache; a matrix below 4 MiB stays in it, which shows what the
+ * arithmetic alone can do. %peak: of the read bandwidth for up to 4 tokens, else of the f32 FMA
+ * rate. err_max: largest |error| / sum |a w|. */
 #include "backends/cpu/gemm.h"
 #include "bench/ceil.h"
 
@@ -19,22 +21,59 @@
 #define CX_COMMIT "unknown"
 #endif
 
-typedef struct { cx_dtype dtype; int64_t m, n, k; } shape;
+typedef struct {
+	cx_dtype dtype;
+	int64_t m, n, k;
+} shape;
 static const shape shapes[] = {
-	{CX_F32, 512, 4096, 14336}, {CX_F32, 512, 14336, 4096}, {CX_F32, 1024, 1024, 1024}, {CX_F32, 64, 4096, 4096},
-	{CX_F32, 16, 4096, 4096}, {CX_F32, 8, 4096, 4096}, {CX_F32, 4, 4096, 4096}, {CX_F32, 1, 4096, 4096},
-	{CX_F32, 1, 14336, 4096}, {CX_F32, 1, 4096, 14336}, {CX_F16, 1, 14336, 4096}, {CX_F16, 512, 4096, 4096},
-	{CX_BF16, 1, 14336, 4096}, {CX_BF16, 512, 4096, 4096},
-	{CX_Q8_0, 1, 4096, 4096}, {CX_Q8_0, 1, 14336, 4096}, {CX_Q8_0, 1, 4096, 14336}, {CX_Q8_0, 4, 14336, 4096},
-	{CX_Q8_0, 16, 14336, 4096}, {CX_Q8_0, 512, 4096, 4096},
-	{CX_Q4_0, 1, 14336, 4096}, {CX_Q4_0, 1, 4096, 14336}, {CX_Q4_0, 512, 4096, 4096}, {CX_Q4_1, 1, 14336, 4096},
-	{CX_Q5_0, 1, 14336, 4096}, {CX_Q5_1, 1, 14336, 4096}, {CX_Q2_K, 1, 14336, 4096}, {CX_Q3_K, 1, 14336, 4096},
-	{CX_Q4_K, 1, 14336, 4096}, {CX_Q4_K, 1, 4096, 14336}, {CX_Q4_K, 4, 14336, 4096}, {CX_Q4_K, 512, 4096, 4096},
-	{CX_Q5_K, 1, 14336, 4096}, {CX_Q6_K, 1, 14336, 4096}, {CX_Q6_K, 512, 4096, 4096}, {CX_IQ4_NL, 1, 14336, 4096},
-	{CX_IQ4_XS, 1, 14336, 4096}, {CX_MXFP4, 1, 14336, 4096}, {CX_I8C, 1, 14336, 4096}, {CX_I8C, 512, 4096, 4096},
+	{CX_F32, 512, 4096, 14336},
+	{CX_F32, 512, 14336, 4096},
+	{CX_F32, 1024, 1024, 1024},
+	{CX_F32, 64, 4096, 4096},
+	{CX_F32, 16, 4096, 4096},
+	{CX_F32, 8, 4096, 4096},
+	{CX_F32, 4, 4096, 4096},
+	{CX_F32, 1, 4096, 4096},
+	{CX_F32, 1, 14336, 4096},
+	{CX_F32, 1, 4096, 14336},
+	{CX_F16, 1, 14336, 4096},
+	{CX_F16, 512, 4096, 4096},
+	{CX_BF16, 1, 14336, 4096},
+	{CX_BF16, 512, 4096, 4096},
+	{CX_Q8_0, 1, 4096, 4096},
+	{CX_Q8_0, 1, 14336, 4096},
+	{CX_Q8_0, 1, 4096, 14336},
+	{CX_Q8_0, 4, 14336, 4096},
+	{CX_Q8_0, 16, 14336, 4096},
+	{CX_Q8_0, 512, 4096, 4096},
+	{CX_Q4_0, 1, 14336, 4096},
+	{CX_Q4_0, 1, 4096, 14336},
+	{CX_Q4_0, 512, 4096, 4096},
+	{CX_Q4_1, 1, 14336, 4096},
+	{CX_Q5_0, 1, 14336, 4096},
+	{CX_Q5_1, 1, 14336, 4096},
+	{CX_Q2_K, 1, 14336, 4096},
+	{CX_Q3_K, 1, 14336, 4096},
+	{CX_Q4_K, 1, 14336, 4096},
+	{CX_Q4_K, 1, 4096, 14336},
+	{CX_Q4_K, 4, 14336, 4096},
+	{CX_Q4_K, 512, 4096, 4096},
+	{CX_Q5_K, 1, 14336, 4096},
+	{CX_Q6_K, 1, 14336, 4096},
+	{CX_Q6_K, 512, 4096, 4096},
+	{CX_IQ4_NL, 1, 14336, 4096},
+	{CX_IQ4_XS, 1, 14336, 4096},
+	{CX_MXFP4, 1, 14336, 4096},
+	{CX_I8C, 1, 14336, 4096},
+	{CX_I8C, 512, 4096, 4096},
 };
 
-typedef struct { const cx_cpu_isa *isa; cx_cpu_linear l; void *scratch; cx_pool *pool; } job;
+typedef struct {
+	const cx_cpu_isa *isa;
+	cx_cpu_linear l;
+	void *scratch;
+	cx_pool *pool;
+} job;
 
 static void run(void *ctx, uint32_t thread, uint32_t n)
 {
@@ -61,7 +100,8 @@ static void *big(size_t bytes)
 	return p;
 }
 
-/* One matrix: 64 random rows, repeated with changes of place; quantising every row would take longer than the test. */
+/* One matrix: 64 random rows, repeated with changes of place; quantising every row would take
+ * longer than the test. */
 static void fill(cx_dtype t, uint8_t *w, int64_t n, int64_t k, size_t row_bytes)
 {
 	enum { ROWS = 64 };
@@ -71,7 +111,8 @@ static void fill(cx_dtype t, uint8_t *w, int64_t n, int64_t k, size_t row_bytes)
 	for (int64_t i = 0; i < k * ROWS; i++) x[i] = noise();
 	if (t == CX_I8C) cx_quant_i8c(x, ROWS, k, few);
 	else
-		for (int64_t r = 0; r < ROWS; r++) cx_quant_row(t, x + r * k, few + (size_t)r * row_bytes, k);
+		for (int64_t r = 0; r < ROWS; r++)
+			cx_quant_row(t, x + r * k, few + (size_t)r * row_bytes, k);
 	scales = few + cx_i8c_scale_off(ROWS, k);
 	for (int64_t r = 0; r < n; r++) {
 		int64_t from = (r * 29 + r / ROWS) % ROWS;
@@ -105,23 +146,40 @@ static double check(const job *j, const shape *s)
 	return worst;
 }
 
-static void bench(const cx_cpu_isa *isa, cx_pool *pool, const shape *s, const cx_ceilings *top, int repeats)
+static void bench(
+	const cx_cpu_isa *isa, cx_pool *pool, const shape *s, const cx_ceilings *top, int repeats)
 {
 	const cx_dtype_info *d = cx_dtype_get(s->dtype);
 	size_t row_bytes = (size_t)(s->k / d->block_elems * d->block_bytes);
-	size_t bytes = row_bytes * (size_t)s->n + (s->dtype == CX_I8C ? 4 * (size_t)s->n + 4 : 0), step = (bytes + 4095) & ~(size_t)4095;
+	size_t bytes = row_bytes * (size_t)s->n + (s->dtype == CX_I8C ? 4 * (size_t)s->n + 4 : 0),
+		   step = (bytes + 4095) & ~(size_t)4095;
 	int copies = s->m > 16 || step < 4 << 20 ? 1 : (int)(((size_t)256 << 20) / step) + 1;
 	uint8_t *w = big(step * (size_t)copies);
 	float *a = big((size_t)(s->m * s->k) * sizeof *a), *y = big((size_t)(s->m * s->n) * sizeof *y);
 	double t[200], err, moved, macs, med, rate;
-	job j = {.isa = isa, .pool = pool, .l = {.m = s->m, .k = s->k, .a_dtype = CX_F32, .a = a, .a_stride = s->k,
-		.a_k_stride = 1, .n_w = 1}};
+	job j = {.isa = isa,
+		.pool = pool,
+		.l = {.m = s->m,
+			.k = s->k,
+			.a_dtype = CX_F32,
+			.a = a,
+			.a_stride = s->k,
+			.a_k_stride = 1,
+			.n_w = 1}};
 	int n = s->m > 64 ? repeats : repeats * 4 < 200 ? repeats * 4 : 200;
 	fill(s->dtype, w, s->n, s->k, row_bytes);
 	for (int i = 1; i < copies; i++) memcpy(w + (size_t)i * step, w, bytes);
 	for (int64_t i = 0; i < s->m * s->k; i++) a[i] = noise();
-	j.l.w[0] = (cx_cpu_weight){.dtype = s->dtype, .w = w, .n = s->n, .row_bytes = (int64_t)row_bytes, .n_stride = s->k,
-		.k_stride = 1, .scales = w + cx_i8c_scale_off(s->n, s->k), .y = y, .y_dtype = CX_F32, .y_stride = s->n};
+	j.l.w[0] = (cx_cpu_weight){.dtype = s->dtype,
+		.w = w,
+		.n = s->n,
+		.row_bytes = (int64_t)row_bytes,
+		.n_stride = s->k,
+		.k_stride = 1,
+		.scales = w + cx_i8c_scale_off(s->n, s->k),
+		.y = y,
+		.y_dtype = CX_F32,
+		.y_stride = s->n};
 	j.scratch = big(cx__cpu_linear_scratch(&j.l, cx__pool_size(pool)));
 	cx__pool_run(pool, 0, run, &j);
 	err = check(&j, s);
@@ -135,10 +193,11 @@ static void bench(const cx_cpu_isa *isa, cx_pool *pool, const shape *s, const cx
 	}
 	cx__cpu_linear_cost(&j.l, &moved, &macs);
 	med = cx__quantile(t, n, 0.5);
-	rate = s->m <= 4 ? moved / med * 1e-3 / top->read_gbs : 2.0 * macs / med * 1e-3 / top->fma_gflops;
-	printf("linear\t%ldx%ldx%ld\t%s\tcpu/%s\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1e\n", (long)s->m, (long)s->n, (long)s->k,
-		d->name, isa->name, med, cx__quantile(t, n, 0.1), cx__quantile(t, n, 0.9), moved / med * 1e-3,
-		2.0 * macs / med * 1e-3, 100.0 * rate, err);
+	rate =
+		s->m <= 4 ? moved / med * 1e-3 / top->read_gbs : 2.0 * macs / med * 1e-3 / top->fma_gflops;
+	printf("linear\t%ldx%ldx%ld\t%s\tcpu/%s\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1e\n",
+		(long)s->m, (long)s->n, (long)s->k, d->name, isa->name, med, cx__quantile(t, n, 0.1),
+		cx__quantile(t, n, 0.9), moved / med * 1e-3, 2.0 * macs / med * 1e-3, 100.0 * rate, err);
 	fflush(stdout);
 	free(w);
 	free(a);
@@ -151,13 +210,16 @@ static void print_head(cx_pool *pool, const cx_ceilings *top)
 	char line[256], cpu[200] = "unknown";
 	FILE *f = fopen("/proc/cpuinfo", "r");
 	while (f && fgets(line, sizeof line, f))
-		if (!strncmp(line, "model name", 10) && strchr(line, ':')) snprintf(cpu, sizeof cpu, "%s", strchr(line, ':') + 2);
+		if (!strncmp(line, "model name", 10) && strchr(line, ':'))
+			snprintf(cpu, sizeof cpu, "%s", strchr(line, ':') + 2);
 	if (f) fclose(f);
 	cpu[strcspn(cpu, "\n")] = 0;
-	printf("# device %s, %u threads\n# compiler %s\n# commit %s\n", cpu, cx__pool_size(pool), __VERSION__, CX_COMMIT);
-	printf("# ceilings: fma %.0f GFLOP/s, dot16 %.0f GOP/s, read %.1f GB/s, copy %.1f GB/s\n", top->fma_gflops,
-		top->dot16_gops, top->read_gbs, top->copy_gbs);
-	printf("op\tshape\tdtype\tbackend\tmedian_us\tp10_us\tp90_us\tGB/s\tGFLOP/s\t%%peak\terr_max\n");
+	printf("# device %s, %u threads\n# compiler %s\n# commit %s\n", cpu, cx__pool_size(pool),
+		__VERSION__, CX_COMMIT);
+	printf("# ceilings: fma %.0f GFLOP/s, dot16 %.0f GOP/s, read %.1f GB/s, copy %.1f GB/s\n",
+		top->fma_gflops, top->dot16_gops, top->read_gbs, top->copy_gbs);
+	printf(
+		"op\tshape\tdtype\tbackend\tmedian_us\tp10_us\tp90_us\tGB/s\tGFLOP/s\t%%peak\terr_max\n");
 }
 
 int main(int argc, char **argv)
@@ -175,13 +237,16 @@ int main(int argc, char **argv)
 		else if (c == 'i') isa = cx__cpu_isa_named(optarg);
 		else if (c == 'r') repeats = atoi(optarg);
 		else if (c == 'k') only = optarg;
-		else if (c != 's' || sscanf(optarg, "%ldx%ldx%ld", &m, &n, &k) != 3 || m < 1 || n < 1 || k < 256 || k % 256) return 2;
+		else if (c != 's' || sscanf(optarg, "%ldx%ldx%ld", &m, &n, &k) != 3 || m < 1 || n < 1 ||
+				 k < 256 || k % 256)
+			return 2;
 	}
 	if (!isa || repeats < 1 || repeats > 200) {
 		fprintf(stderr, "bench_matmul: no such instruction set here, or repeats not in 1..200\n");
 		return 2;
 	}
-	if (cx__pool_create(NULL, threads, false, &pool, &err) != CX_OK || !cx__ceilings_measure(pool, &top)) {
+	if (cx__pool_create(NULL, threads, false, &pool, &err) != CX_OK ||
+		!cx__ceilings_measure(pool, &top)) {
 		fprintf(stderr, "bench_matmul: %s\n", err.msg[0] ? err.msg : "no memory");
 		return 1;
 	}
@@ -190,7 +255,8 @@ int main(int argc, char **argv)
 		char name[64];
 		const shape own = {(cx_dtype)i, m, n, k}, *s = m ? &own : &shapes[i];
 		if (m && (i == CX_I32 || i == CX_I64 || i == CX_U8 || i == CX_I8 || i == CX_BOOL)) continue;
-		snprintf(name, sizeof name, "%s %ldx%ldx%ld", cx_dtype_get(s->dtype)->name, (long)s->m, (long)s->n, (long)s->k);
+		snprintf(name, sizeof name, "%s %ldx%ldx%ld", cx_dtype_get(s->dtype)->name, (long)s->m,
+			(long)s->n, (long)s->k);
 		if (!only || strstr(name, only)) bench(isa, pool, s, &top, repeats);
 	}
 	cx__pool_free(pool);

@@ -1,4 +1,5 @@
-/* ceil.c - peak arithmetic and memory bandwidth of this machine, with the pool that the kernels use. */
+/* ceil.c - peak arithmetic and memory bandwidth of this machine, with the pool that the kernels
+ * use. */
 #include "bench/ceil.h"
 
 #include "backends/cpu/cpuid.h"
@@ -32,9 +33,15 @@ double cx__quantile(double *t, int n, double q)
 }
 
 /* What a thread computes, written where the compiler cannot see that nobody reads it. */
-typedef struct { double flop; char *buf; size_t bytes; int level; volatile float sink[CX_POOL_MAX]; } job;
+typedef struct {
+	double flop;
+	char *buf;
+	size_t bytes;
+	int level;
+	volatile float sink[CX_POOL_MAX];
+} job;
 
-/* ---- arithmetic: twelve independent chains, more than latency times width asks for -------------------------- */
+/* ---- arithmetic: twelve independent chains, more than latency times width asks for ---- */
 
 #if defined(__x86_64__)
 __attribute__((target("avx512f"))) static double fma_avx512(volatile float *sink)
@@ -133,7 +140,7 @@ static void run_dot(void *ctx, uint32_t thread, uint32_t n)
 	if (thread == 0) j->flop = flop;
 }
 
-/* ---- memory ---------------------------------------------------------------------------------------------- */
+/* ---- memory ---- */
 
 #if defined(__x86_64__)
 __attribute__((target("avx2"))) static uint64_t read_avx2(const char *p, size_t stream)
@@ -144,7 +151,8 @@ __attribute__((target("avx2"))) static uint64_t read_avx2(const char *p, size_t 
 #pragma GCC unroll 8
 		for (size_t k = 0; k < 8; k++) {
 			const __m256i *l = (const __m256i *)(const void *)(p + k * stream + i);
-			s[k] = _mm256_xor_si256(s[k], _mm256_xor_si256(_mm256_load_si256(l), _mm256_load_si256(l + 1)));
+			s[k] = _mm256_xor_si256(
+				s[k], _mm256_xor_si256(_mm256_load_si256(l), _mm256_load_si256(l + 1)));
 		}
 	}
 	for (int i = 1; i < 8; i++) s[0] = _mm256_xor_si256(s[0], s[i]);

@@ -1,20 +1,31 @@
-/* quant.c - the quantised block formats of spec/llm.md 3.5, one function per format and direction, plain loops. */
+/* quant.c - the quantised block formats of spec/llm.md 3.5, one function per format and direction,
+ * plain loops. */
 #include "graph/quant.h"
 
 #include <math.h>
 
-const int8_t cx__iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+const int8_t cx__iq4_values[16] = {
+	-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 const int8_t cx__mxfp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
-static uint32_t load_le32(const uint8_t *p) { return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24; }
+static uint32_t load_le32(const uint8_t *p)
+{
+	return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
 static void store_f16(uint8_t *p, float f)
 {
 	uint16_t h = cx_f32_to_f16(f);
 	p[0] = (uint8_t)h;
 	p[1] = (uint8_t)(h >> 8);
 }
-static int nibble(const uint8_t *qs, int i) { return qs[i & 15] >> (4 * (i >> 4)) & 15; }
-static void set_nibble(uint8_t *qs, int i, int v) { qs[i & 15] |= (uint8_t)(v << (4 * (i >> 4))); }
+static int nibble(const uint8_t *qs, int i)
+{
+	return qs[i & 15] >> (4 * (i >> 4)) & 15;
+}
+static void set_nibble(uint8_t *qs, int i, int v)
+{
+	qs[i & 15] |= (uint8_t)(v << (4 * (i >> 4)));
+}
 
 /* The pair j of the 12 bytes that hold eight 6-bit scales and mins (Q4_K, Q5_K). */
 static void scale_min_get(const uint8_t *s, int j, int *sc, int *mn)
@@ -34,7 +45,7 @@ static void scale_min_set(uint8_t *s, int j, int sc, int mn)
 	}
 }
 
-/* ---- blocks to f32 ------------------------------------------------------------------------------------- */
+/* ---- blocks to f32 ---- */
 
 static void deq_q8_0(const uint8_t *p, float *y)
 {
@@ -55,7 +66,8 @@ static void deq_q5_0(const uint8_t *p, float *y)
 {
 	float d = cx_f16_load(p);
 	uint32_t qh = load_le32(p + 2);
-	for (int i = 0; i < 32; i++) y[i] = d * (float)((nibble(p + 6, i) | (int)(qh >> i & 1) << 4) - 16);
+	for (int i = 0; i < 32; i++)
+		y[i] = d * (float)((nibble(p + 6, i) | (int)(qh >> i & 1) << 4) - 16);
 }
 static void deq_q5_1(const uint8_t *p, float *y)
 {
@@ -109,14 +121,21 @@ static void deq_q45_k(const uint8_t *p, float *y, const uint8_t *qh, const uint8
 		y[i] = d * (float)sc * (float)n - dmin * (float)mn;
 	}
 }
-static void deq_q4_k(const uint8_t *p, float *y) { deq_q45_k(p, y, NULL, p + 16); }
-static void deq_q5_k(const uint8_t *p, float *y) { deq_q45_k(p, y, p + 16, p + 48); }
+static void deq_q4_k(const uint8_t *p, float *y)
+{
+	deq_q45_k(p, y, NULL, p + 16);
+}
+static void deq_q5_k(const uint8_t *p, float *y)
+{
+	deq_q45_k(p, y, p + 16, p + 48);
+}
 static void deq_q6_k(const uint8_t *p, float *y)
 {
 	float d = cx_f16_load(p + 208);
 	for (int i = 0; i < 256; i++) {
 		int h = i >> 7, r = i & 127, g = r >> 5, l = r & 31;
-		int lo = p[64 * h + 32 * (g & 1) + l] >> (4 * (g >> 1)) & 15, hi = p[128 + 32 * h + l] >> (2 * g) & 3;
+		int lo = p[64 * h + 32 * (g & 1) + l] >> (4 * (g >> 1)) & 15,
+			hi = p[128 + 32 * h + l] >> (2 * g) & 3;
 		y[i] = d * (float)(int8_t)p[192 + (i >> 4)] * (float)((lo | hi << 4) - 32);
 	}
 }
@@ -130,14 +149,17 @@ static void deq_iq4_xs(const uint8_t *p, float *y)
 	}
 }
 
-/* ---- f32 to blocks ------------------------------------------------------------------------------------- */
+/* ---- f32 to blocks ---- */
 
 static int clamp_i(float x, int lo, int hi) /* nearest even, NaN to lo */
 {
 	float r = rintf(x);
 	return r >= (float)hi ? hi : r > (float)lo ? (int)r : lo;
 }
-static float inverse(float d) { return d != 0.0f ? 1.0f / d : 0.0f; }
+static float inverse(float d)
+{
+	return d != 0.0f ? 1.0f / d : 0.0f;
+}
 /* Of the largest magnitude, with its sign. */
 static float extreme(const float *x, int n)
 {
@@ -220,9 +242,13 @@ static void q_mxfp4(const float *x, uint8_t *p)
 	for (int i = 0; i < 32; i++) set_nibble(p + 1, i, nearest(cx__mxfp4_values, x[i] * inv));
 }
 
-/* K types with mins: group g of `len` has scale (hi - min) / qmax and min = -least(0, lo), both quantised to smax steps
- * of d and dmin. Gives the steps; the caller stores d and dmin as halves, and q comes from the rounded halves. */
-typedef struct { float d, dmin; int sc[16], mn[16]; } k_scales;
+/* K types with mins: group g of `len` has scale (hi - min) / qmax and min = -least(0, lo), both
+ * quantised to smax steps of d and dmin. Gives the steps; the caller stores d and dmin as halves,
+ * and q comes from the rounded halves. */
+typedef struct {
+	float d, dmin;
+	int sc[16], mn[16];
+} k_scales;
 static void k_scales_min(const float *x, int n_groups, int len, int qmax, int smax, k_scales *k)
 {
 	float s[16], m[16], s_max = 0.0f, m_max = 0.0f;
@@ -248,7 +274,8 @@ static int k_value(const k_scales *k, int g, float x, int qmax)
 	return clamp_i((x + k->dmin * (float)k->mn[g]) * inverse(k->d * (float)k->sc[g]), 0, qmax);
 }
 /* K types without mins: scale of group g, signed, so that its extreme value becomes -qmin. */
-static void k_scales_sym(const float *x, int n_groups, int len, int qmin, int smin, int smax, k_scales *k)
+static void k_scales_sym(
+	const float *x, int n_groups, int len, int qmin, int smin, int smax, k_scales *k)
 {
 	float s[16], e;
 	for (int g = 0; g < n_groups; g++) s[g] = extreme(x + g * len, len) / (float)-qmin;
@@ -265,7 +292,8 @@ static void q_q2_k(const float *x, uint8_t *p)
 	store_f16(p + 82, k.dmin);
 	for (int g = 0; g < 16; g++) p[g] = (uint8_t)(k.sc[g] | k.mn[g] << 4);
 	for (int i = 0; i < 256; i++)
-		p[16 + 32 * (i >> 7) + (i & 31)] |= (uint8_t)(k_value(&k, i >> 4, x[i], 3) << (2 * (i >> 5 & 3)));
+		p[16 + 32 * (i >> 7) + (i & 31)] |=
+			(uint8_t)(k_value(&k, i >> 4, x[i], 3) << (2 * (i >> 5 & 3)));
 }
 static void q_q3_k(const float *x, uint8_t *p)
 {
@@ -296,8 +324,14 @@ static void q_q45_k(const float *x, uint8_t *p, uint8_t *qh, uint8_t *qs)
 		if (qh) qh[l] |= (uint8_t)((v >> 4) << j);
 	}
 }
-static void q_q4_k(const float *x, uint8_t *p) { q_q45_k(x, p, NULL, p + 16); }
-static void q_q5_k(const float *x, uint8_t *p) { q_q45_k(x, p, p + 16, p + 48); }
+static void q_q4_k(const float *x, uint8_t *p)
+{
+	q_q45_k(x, p, NULL, p + 16);
+}
+static void q_q5_k(const float *x, uint8_t *p)
+{
+	q_q45_k(x, p, p + 16, p + 48);
+}
 static void q_q6_k(const float *x, uint8_t *p)
 {
 	k_scales k;
@@ -326,18 +360,30 @@ static void q_iq4_xs(const float *x, uint8_t *p)
 	p[3] = (uint8_t)(sh >> 8);
 	for (int i = 0; i < 256; i++) {
 		int j = i >> 5;
-		set_nibble(p + 8 + 16 * j, i & 31, nearest(cx__iq4_values, x[i] * inverse(k.d * (float)k.sc[j])));
+		set_nibble(
+			p + 8 + 16 * j, i & 31, nearest(cx__iq4_values, x[i] * inverse(k.d * (float)k.sc[j])));
 	}
 }
 
-/* ---- rows ---------------------------------------------------------------------------------------------- */
+/* ---- rows ---- */
 
-typedef struct { void (*deq)(const uint8_t *, float *); void (*quant)(const float *, uint8_t *); } codec;
+typedef struct {
+	void (*deq)(const uint8_t *, float *);
+	void (*quant)(const float *, uint8_t *);
+} codec;
 static const codec codecs[CX_DTYPE_COUNT] = {
-	[CX_Q8_0] = {deq_q8_0, q_q8_0}, [CX_Q4_0] = {deq_q4_0, q_q4_0}, [CX_Q4_1] = {deq_q4_1, q_q4_1},
-	[CX_Q5_0] = {deq_q5_0, q_q5_0}, [CX_Q5_1] = {deq_q5_1, q_q5_1}, [CX_Q2_K] = {deq_q2_k, q_q2_k},
-	[CX_Q3_K] = {deq_q3_k, q_q3_k}, [CX_Q4_K] = {deq_q4_k, q_q4_k}, [CX_Q5_K] = {deq_q5_k, q_q5_k},
-	[CX_Q6_K] = {deq_q6_k, q_q6_k}, [CX_IQ4_NL] = {deq_iq4_nl, q_iq4_nl}, [CX_IQ4_XS] = {deq_iq4_xs, q_iq4_xs},
+	[CX_Q8_0] = {deq_q8_0, q_q8_0},
+	[CX_Q4_0] = {deq_q4_0, q_q4_0},
+	[CX_Q4_1] = {deq_q4_1, q_q4_1},
+	[CX_Q5_0] = {deq_q5_0, q_q5_0},
+	[CX_Q5_1] = {deq_q5_1, q_q5_1},
+	[CX_Q2_K] = {deq_q2_k, q_q2_k},
+	[CX_Q3_K] = {deq_q3_k, q_q3_k},
+	[CX_Q4_K] = {deq_q4_k, q_q4_k},
+	[CX_Q5_K] = {deq_q5_k, q_q5_k},
+	[CX_Q6_K] = {deq_q6_k, q_q6_k},
+	[CX_IQ4_NL] = {deq_iq4_nl, q_iq4_nl},
+	[CX_IQ4_XS] = {deq_iq4_xs, q_iq4_xs},
 	[CX_MXFP4] = {deq_mxfp4, q_mxfp4},
 };
 
@@ -397,7 +443,8 @@ void cx_quant_i8c(const float *src, int64_t n_rows, int64_t k, void *dst)
 			if (fabsf(x[i]) > a) a = fabsf(x[i]);
 		d = a / 127.0f;
 		inv = inverse(d);
-		for (int64_t i = 0; i < k; i++) ((int8_t *)dst)[r * k + i] = (int8_t)clamp_i(x[i] * inv, -127, 127);
+		for (int64_t i = 0; i < k; i++)
+			((int8_t *)dst)[r * k + i] = (int8_t)clamp_i(x[i] * inv, -127, 127);
 		memcpy(scales + 4 * r, &d, 4);
 	}
 }

@@ -1,8 +1,10 @@
-/* quant.h - 16-bit floats and the quantised block formats of spec/llm.md 3.5, in plain C: the reference for all kernels.
+/* quant.h - 16-bit floats and the quantised block formats of spec/llm.md 3.5, in plain C: the
+ * reference for all kernels.
  *
- * Dequantising is exact: products and sums are f32, in the order (d * scale) * q - (dmin * min), one rounding each, which
- * is also what the makers of these files compute. Quantising is round to nearest with one pass over each group; it
- * gives usable weights, not the best possible ones. Bytes are little-endian on every machine. */
+ * Dequantising is exact: products and sums are f32, in the order (d * scale) * q - (dmin * min),
+ * one rounding each, which is also what the makers of these files compute. Quantising is round to
+ * nearest with one pass over each group; it gives usable weights, not the best possible ones. Bytes
+ * are little-endian on every machine. */
 #ifndef CX_QUANT_H
 #define CX_QUANT_H
 
@@ -10,10 +12,20 @@
 
 #include <string.h>
 
-/* ---- 16-bit floats: nearest even; infinities, subnormals and NaN (made quiet) are kept ------------------ */
+/* ---- 16-bit floats: nearest even; infinities, subnormals and NaN (made quiet) are kept ---- */
 
-static inline float cx__u32_as_f32(uint32_t u) { float f; memcpy(&f, &u, sizeof f); return f; }
-static inline uint32_t cx__f32_as_u32(float f) { uint32_t u; memcpy(&u, &f, sizeof u); return u; }
+static inline float cx__u32_as_f32(uint32_t u)
+{
+	float f;
+	memcpy(&f, &u, sizeof f);
+	return f;
+}
+static inline uint32_t cx__f32_as_u32(float f)
+{
+	uint32_t u;
+	memcpy(&u, &f, sizeof u);
+	return u;
+}
 
 static inline float cx_f16_to_f32(uint16_t h)
 {
@@ -39,7 +51,10 @@ static inline uint16_t cx_f32_to_f16(float f)
 	return (uint16_t)(sign | ((a >> 13) - (112u << 10)));
 }
 
-static inline float cx_bf16_to_f32(uint16_t h) { return cx__u32_as_f32((uint32_t)h << 16); }
+static inline float cx_bf16_to_f32(uint16_t h)
+{
+	return cx__u32_as_f32((uint32_t)h << 16);
+}
 static inline uint16_t cx_f32_to_bf16(float f)
 {
 	uint32_t u = cx__f32_as_u32(f);
@@ -52,27 +67,37 @@ static inline uint16_t cx__load_le16(const void *p)
 	const uint8_t *b = p;
 	return (uint16_t)(b[0] | b[1] << 8);
 }
-static inline float cx_f16_load(const void *p) { return cx_f16_to_f32(cx__load_le16(p)); }
+static inline float cx_f16_load(const void *p)
+{
+	return cx_f16_to_f32(cx__load_le16(p));
+}
 
 /* MXFP4's scale: 2^(e-127), subnormal for e = 0, NaN for e = 255. */
 static inline float cx_e8m0_to_f32(uint8_t e)
 {
-	return e == 255 ? cx__u32_as_f32(0x7fc00000u) : cx__u32_as_f32(e ? (uint32_t)e << 23 : 0x400000u);
+	return e == 255 ? cx__u32_as_f32(0x7fc00000u)
+					: cx__u32_as_f32(e ? (uint32_t)e << 23 : 0x400000u);
 }
 
-/* ---- rows ---------------------------------------------------------------------------------------------- */
+/* ---- rows ---- */
 
-extern const int8_t cx__iq4_values[16]; /* the table NL of IQ4_NL and IQ4_XS */
+extern const int8_t cx__iq4_values[16];   /* the table NL of IQ4_NL and IQ4_XS */
 extern const int8_t cx__mxfp4_values[16]; /* twice the table F4 of MXFP4; -0 is 0 here */
 
-/* n elements of src [n] as f32. n is a multiple of the dtype's block. False: dtype is not F32, F16, BF16 or a block
- * format with whole blocks (I8C has its own functions), or n is not a multiple; nothing is written then. */
+/* n elements of src [n] as f32. n is a multiple of the dtype's block. False: dtype is not F32, F16,
+ * BF16 or a block format with whole blocks (I8C has its own functions), or n is not a multiple;
+ * nothing is written then. */
 CX_API bool cx_dequant_row(cx_dtype dtype, const void *src, float *dst, int64_t n);
-/* The inverse, for the same dtypes. A block whose largest magnitude is not finite becomes unspecified numbers. */
+/* The inverse, for the same dtypes. A block whose largest magnitude is not finite becomes
+ * unspecified numbers. */
 CX_API bool cx_quant_row(cx_dtype dtype, const float *src, void *dst, int64_t n);
 
-/* I8C, a whole matrix [n_rows, k]: int8 rows, then at the next multiple of 4 bytes one f32 scale per row. */
-static inline uint64_t cx_i8c_scale_off(int64_t n_rows, int64_t k) { return ((uint64_t)n_rows * (uint64_t)k + 3) & ~(uint64_t)3; }
+/* I8C, a whole matrix [n_rows, k]: int8 rows, then at the next multiple of 4 bytes one f32 scale
+ * per row. */
+static inline uint64_t cx_i8c_scale_off(int64_t n_rows, int64_t k)
+{
+	return ((uint64_t)n_rows * (uint64_t)k + 3) & ~(uint64_t)3;
+}
 static inline float cx_i8c_scale(const void *w, int64_t n_rows, int64_t k, int64_t row)
 {
 	float s;

@@ -1,4 +1,5 @@
-/* test_pool.c - the thread pool: every rank runs once, barriers hold everybody, more threads than cores, sleeping. */
+/* test_pool.c - the thread pool: every rank runs once, barriers hold everybody, more threads than
+ * cores, sleeping. */
 #include "backends/cpu/pool.h"
 
 #include <stdarg.h>
@@ -14,8 +15,8 @@ enum { MAX = 16, ROUNDS = 50 };
 typedef struct {
 	cx_pool *pool;
 	uint32_t n;
-	int ran[MAX];             /* written by its rank alone */
-	uint64_t cell[2][MAX];    /* rounds of a sum that is wrong if a barrier lets anyone through */
+	int ran[MAX];          /* written by its rank alone */
+	uint64_t cell[2][MAX]; /* rounds of a sum that is wrong if a barrier lets anyone through */
 	bool wrong[MAX];
 } job;
 
@@ -108,7 +109,9 @@ static void test_failures(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_runs), cmocka_unit_test(test_barriers), cmocka_unit_test(test_failures),
+		cmocka_unit_test(test_runs),
+		cmocka_unit_test(test_barriers),
+		cmocka_unit_test(test_failures),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

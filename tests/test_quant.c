@@ -1,7 +1,8 @@
-/* test_quant.c - block formats: the vectors of spec/llm.md 3.5, real files bit for bit, round trips; 16-bit floats.
+/* test_quant.c - block formats: the vectors of spec/llm.md 3.5, real files bit for bit, round
+ * trips; 16-bit floats.
  *
- * The fast conversions of every instruction set are compared with the plain ones on all 65536 halves and on floats
- * around every rounding boundary. */
+ * The fast conversions of every instruction set are compared with the plain ones on all 65536
+ * halves and on floats around every rounding boundary. */
 #include "backends/cpu/isa.h"
 #include "models/files/gguf.h"
 #include "tests/file_make.h"
@@ -17,10 +18,23 @@
 
 static const char *const isa_names[] = {"generic", "avx2", "avx512"};
 
-/* Block filled with (37 pos + 11) & 255; d = 0x2E66, m or dmin = 0x251F at these offsets (-1: none); MXFP4 e = 125. */
-typedef struct { cx_dtype dtype; int d, m; int at[10]; double y[10]; int n; } vector;
-#define AT32 {0, 1, 15, 16, 17, 31}
-#define AT256 {0, 1, 31, 32, 63, 64, 127, 128, 191, 255}
+/* Block filled with (37 pos + 11) & 255; d = 0x2E66, m or dmin = 0x251F at these offsets (-1:
+ * none); MXFP4 e = 125. */
+typedef struct {
+	cx_dtype dtype;
+	int d, m;
+	int at[10];
+	double y[10];
+	int n;
+} vector;
+#define AT32                                                                                       \
+	{                                                                                              \
+		0, 1, 15, 16, 17, 31                                                                       \
+	}
+#define AT256                                                                                      \
+	{                                                                                              \
+		0, 1, 31, 32, 63, 64, 127, 128, 191, 255                                                   \
+	}
 static const vector vectors[] = {
 	{CX_Q8_0, 0, -1, AT32, {8.497925, 12.19702, -12.79688, -9.097778, -5.398682, -4.798828}, 6},
 	{CX_Q4_0, 0, -1, AT32, {-0.2999268, 0.1999512, -0.7998047, -0.2999268, -0.09997559, 0}, 6},
@@ -29,18 +43,30 @@ static const vector vectors[] = {
 	{CX_Q5_1, 0, 2, AT32, {1.91954, 2.419418, 3.019272, 1.91954, 0.5198822, 0.5198822}, 6},
 	{CX_IQ4_NL, 0, -1, AT32, {-3.499146, 2.49939, -12.6969, -3.499146, -0.9997559, 0.09997559}, 6},
 	{CX_MXFP4, -1, -1, AT32, {0, 0.75, -0.375, 0.375, 0.75, 0.75}, 6},
-	{CX_Q2_K, 80, 82, AT256, {3.299194, 0, -0.06001282, 0.8997345, 0.859726, 1.319595, 4.198975, 0.8397675,
-		-9.155273e-05, 0.5398407}, 10},
-	{CX_Q3_K, 108, -1, AT256, {8.098022, -10.79736, 6.398438, -2.199463, 0.9997559, 3.39917, 7.198242, 0.1999512,
-		8.098022, 4.198975}, 10},
-	{CX_Q4_K, 0, 2, AT256, {33.07146, -1.020218, 17.57524, 1.519409, 4.718628, 43.86873, 9.117462, 42.64948,
-		5.398407, 5.898239}, 10},
-	{CX_Q5_K, 0, 2, AT256, {82.65935, -1.020218, 17.57524, 11.91687, 8.717651, 43.86873, 0.7195129, 105.0342,
-		65.38376, 11.89677}, 10},
-	{CX_Q6_K, 208, -1, AT256, {-143.0651, 169.5586, -9.597656, 23.09436, -57.98584, -303.9258, 149.9634, -35.09143,
-		-97.97607, -5.998535}, 10},
-	{CX_IQ4_XS, 0, -1, AT256, {6.498413, -0.09997559, 3.499146, 45.48889, -17.49573, 77.98096, 19.59521, -58.48572,
-		124.5696, -1.599609}, 10},
+	{CX_Q2_K, 80, 82, AT256,
+		{3.299194, 0, -0.06001282, 0.8997345, 0.859726, 1.319595, 4.198975, 0.8397675,
+			-9.155273e-05, 0.5398407},
+		10},
+	{CX_Q3_K, 108, -1, AT256,
+		{8.098022, -10.79736, 6.398438, -2.199463, 0.9997559, 3.39917, 7.198242, 0.1999512,
+			8.098022, 4.198975},
+		10},
+	{CX_Q4_K, 0, 2, AT256,
+		{33.07146, -1.020218, 17.57524, 1.519409, 4.718628, 43.86873, 9.117462, 42.64948, 5.398407,
+			5.898239},
+		10},
+	{CX_Q5_K, 0, 2, AT256,
+		{82.65935, -1.020218, 17.57524, 11.91687, 8.717651, 43.86873, 0.7195129, 105.0342, 65.38376,
+			11.89677},
+		10},
+	{CX_Q6_K, 208, -1, AT256,
+		{-143.0651, 169.5586, -9.597656, 23.09436, -57.98584, -303.9258, 149.9634, -35.09143,
+			-97.97607, -5.998535},
+		10},
+	{CX_IQ4_XS, 0, -1, AT256,
+		{6.498413, -0.09997559, 3.499146, 45.48889, -17.49573, 77.98096, 19.59521, -58.48572,
+			124.5696, -1.599609},
+		10},
 };
 
 static void test_spec_vectors(void **state)
@@ -58,7 +84,8 @@ static void test_spec_vectors(void **state)
 		assert_true(cx_dequant_row(t->dtype, b, y, info->block_elems));
 		for (int i = 0; i < t->n; i++) { /* the table has seven digits */
 			bool near_ = fabs(y[t->at[i]] - t->y[i]) <= 6e-7 * fabs(t->y[i]);
-			if (!near_) fail_msg("%s: y[%d] is %.9g, not %.9g", info->name, t->at[i], y[t->at[i]], t->y[i]);
+			if (!near_)
+				fail_msg("%s: y[%d] is %.9g, not %.9g", info->name, t->at[i], y[t->at[i]], t->y[i]);
 		}
 	}
 }
@@ -74,18 +101,23 @@ static void test_mxfp4_scales(void **state)
 	for (int i = 0; i < 32; i++) assert_true(isnan(y[i]));
 	b[0] = 0;
 	assert_true(cx_dequant_row(CX_MXFP4, b, y, 32));
-	assert_true(y[0] == 6.0f * 0x1p-127f && y[16] == 0.0f && signbit(y[16]) && y[1] == 0.0f && !signbit(y[1]));
+	assert_true(y[0] == 6.0f * 0x1p-127f && y[16] == 0.0f && signbit(y[16]) && y[1] == 0.0f &&
+				!signbit(y[1]));
 	b[0] = 254;
 	assert_true(cx_dequant_row(CX_MXFP4, b, y, 32));
 	assert_true(isinf(y[0])); /* 6 * 2^127 */
 }
 
-/* The error of a value is at most half a step of its group; the formats' steps relative to the group's range. */
+/* The error of a value is at most half a step of its group; the formats' steps relative to the
+ * group's range. */
 static void test_round_trip(void **state)
 {
-	static const struct { cx_dtype dtype; double nmse; } bars[] = {{CX_F32, 0.0}, {CX_F16, 1e-7}, {CX_BF16, 1e-5},
-		{CX_Q8_0, 5e-5}, {CX_Q4_0, 1.2e-2}, {CX_Q4_1, 9e-3}, {CX_Q5_0, 3e-3}, {CX_Q5_1, 2.2e-3}, {CX_Q2_K, 1.6e-1},
-		{CX_Q3_K, 6e-2}, {CX_Q4_K, 1e-2}, {CX_Q5_K, 3e-3}, {CX_Q6_K, 1e-3}, {CX_IQ4_NL, 1.2e-2}, {CX_IQ4_XS, 1.2e-2},
+	static const struct {
+		cx_dtype dtype;
+		double nmse;
+	} bars[] = {{CX_F32, 0.0}, {CX_F16, 1e-7}, {CX_BF16, 1e-5}, {CX_Q8_0, 5e-5}, {CX_Q4_0, 1.2e-2},
+		{CX_Q4_1, 9e-3}, {CX_Q5_0, 3e-3}, {CX_Q5_1, 2.2e-3}, {CX_Q2_K, 1.6e-1}, {CX_Q3_K, 6e-2},
+		{CX_Q4_K, 1e-2}, {CX_Q5_K, 3e-3}, {CX_Q6_K, 1e-3}, {CX_IQ4_NL, 1.2e-2}, {CX_IQ4_XS, 1.2e-2},
 		{CX_MXFP4, 3e-2}};
 	enum { N = 4096 };
 	float x[N], y[N];
@@ -144,7 +176,8 @@ static void test_halves(void **state)
 	float want[16], got[16];
 	uint16_t in[16], out[16], plain[16];
 	(void)state;
-	assert_true(cx_f16_to_f32(0x3c00) == 1.0f && cx_f16_to_f32(0xc000) == -2.0f && cx_f16_to_f32(1) == 0x1p-24f);
+	assert_true(cx_f16_to_f32(0x3c00) == 1.0f && cx_f16_to_f32(0xc000) == -2.0f &&
+				cx_f16_to_f32(1) == 0x1p-24f);
 	assert_int_equal(cx_f32_to_f16(65519.99f), 0x7bff);
 	assert_int_equal(cx_f32_to_f16(65520.0f), 0x7c00);
 	assert_int_equal(cx_f32_to_f16(0x1p-25f), 0);
@@ -201,7 +234,8 @@ static void test_real_files(void **state)
 		assert_int_equal(cx_gguf_open(NULL, path, &d, &err), CX_OK);
 		l = cx_gguf_tensors(q);
 		for (size_t i = 0; i < l->n; i++) {
-			const cx_file_tensor *t = &l->at[i], *w = cx_tensor_list_find(cx_gguf_tensors(d), t->name);
+			const cx_file_tensor *t = &l->at[i],
+								 *w = cx_tensor_list_find(cx_gguf_tensors(d), t->name);
 			int64_t n = 1;
 			float *y;
 			assert_non_null(w);
@@ -223,8 +257,12 @@ static void test_real_files(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_spec_vectors), cmocka_unit_test(test_mxfp4_scales), cmocka_unit_test(test_round_trip),
-		cmocka_unit_test(test_i8c), cmocka_unit_test(test_halves), cmocka_unit_test(test_real_files),
+		cmocka_unit_test(test_spec_vectors),
+		cmocka_unit_test(test_mxfp4_scales),
+		cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_i8c),
+		cmocka_unit_test(test_halves),
+		cmocka_unit_test(test_real_files),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

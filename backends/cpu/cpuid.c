@@ -20,7 +20,8 @@ static unsigned long long xgetbv0(void)
 static bool has_x86(bool avx512)
 {
 	unsigned a, b, c, d, c1, b7, c7, d7, a71;
-	const unsigned fma = 1u << 12, movbe = 1u << 22, osxsave = 1u << 27, avx = 1u << 28, f16c = 1u << 29, popcnt = 1u << 23;
+	const unsigned fma = 1u << 12, movbe = 1u << 22, osxsave = 1u << 27, avx = 1u << 28,
+				   f16c = 1u << 29, popcnt = 1u << 23;
 	const unsigned bmi1 = 1u << 3, avx2 = 1u << 5, bmi2 = 1u << 8;
 	const unsigned f = 1u << 16, dq = 1u << 17, cd = 1u << 28, bw = 1u << 30, vl = 1u << 31;
 	const unsigned vbmi = 1u << 1, vnni = 1u << 11;

@@ -1,19 +1,26 @@
-/* gemm.c - the driver of the matmul kernels: prepare rows of a, share the work, block for the caches, finish.
+/* gemm.c - the driver of the matmul kernels: prepare rows of a, share the work, block for the
+ * caches, finish.
  *
- * 1. Rows of a become dense f32 or quantised chunks in shared scratch where the kernels need that; then a barrier.
- * 2. Each thread takes a part of the rows of every w (so that formats of unequal cost stay balanced).
- * 3. It goes through them NB at a time. Few rows of a: kernels that read w in place. More: blocks of KB of k are packed
- *    into a panel, and partial sums stay in lanes between blocks.
- * 4. The block's sums, f32 and still in the cache, get bias, activation, gate and residual, and go to y. */
+ * 1. Rows of a become dense f32 or quantised chunks in shared scratch where the kernels need that;
+ * then a barrier.
+ * 2. Each thread takes a part of the rows of every w (so that formats of unequal cost stay
+ * balanced).
+ * 3. It goes through them NB at a time. Few rows of a: kernels that read w in place. More: blocks
+ * of KB of k are packed into a panel, and partial sums stay in lanes between blocks.
+ * 4. The block's sums, f32 and still in the cache, get bias, activation, gate and residual, and go
+ * to y. */
 #include "backends/cpu/gemm.h"
 
 #include <string.h>
 
 enum {
-	MB = 512,       /* rows of a per block: w is packed again for each, partial sums take MB x NB x 64 bytes */
-	NB = 96,        /* rows of w per block, a multiple of every tile: NB x KB x 4 bytes stay in the second cache */
+	MB = 512, /* rows of a per block: w is packed again for each, partial sums take MB x NB x 64
+				 bytes */
+	NB = 96,  /* rows of w per block, a multiple of every tile: NB x KB x 4 bytes stay in the second
+				 cache */
 	KB = 1024,      /* elements of k per block: a tile's rows of a stay in the first cache */
-	M_DIRECT = 16,  /* up to so many rows float weights are read in place: packing would cost more than it saves */
+	M_DIRECT = 16,  /* up to so many rows float weights are read in place: packing would cost more
+					   than it saves */
 	SEGMENT = 2048, /* activations quantised at a time, a multiple of CX__QCHUNK */
 	N_UNIT = 8,     /* threads get rows of w in multiples of it */
 	N_LEAST = 48    /* rows of w per thread below which threads share the rows of a instead */
@@ -24,19 +31,28 @@ typedef struct layout {
 	bool any_float, any_block;
 	size_t n_chunks;
 	/* shared */
-	bool copy_rows;      /* a is not dense f32 along k */
-	size_t row_stride;   /* floats */
-	float *rows;         /* [m], or one per thread if only block formats read them */
-	cx__qact *chunks;    /* [m][n_chunks] */
+	bool copy_rows;    /* a is not dense f32 along k */
+	size_t row_stride; /* floats */
+	float *rows;       /* [m], or one per thread if only block formats read them */
+	cx__qact *chunks;  /* [m][n_chunks] */
 	/* of one thread */
 	uint8_t *panel;
 	float *part, *out[2], *tmp;
 	size_t bytes;
 } layout;
 
-static bool is_block(cx_dtype t) { return cx_dtype_get(t)->cls == CX_CLASS_BLOCK; }
-static size_t elem(cx_dtype t) { return t == CX_F32 ? 4 : 2; }
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static bool is_block(cx_dtype t)
+{
+	return cx_dtype_get(t)->cls == CX_CLASS_BLOCK;
+}
+static size_t elem(cx_dtype t)
+{
+	return t == CX_F32 ? 4 : 2;
+}
+static int64_t min64(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
 
 /* base + *off, and *off past it; aligned. Offsets alone when base is NULL. */
 static void *take(uint8_t *base, size_t *off, size_t n, size_t size)
@@ -54,7 +70,8 @@ static bool packs(const cx_cpu_linear *l, const cx_cpu_weight *w)
 
 static layout lay_out(const cx_cpu_linear *l, void *scratch, uint32_t thread, uint32_t n_threads)
 {
-	layout s = {.n_chunks = ((size_t)l->k + CX__QCHUNK - 1) / CX__QCHUNK, .row_stride = (size_t)l->a_stride};
+	layout s = {.n_chunks = ((size_t)l->k + CX__QCHUNK - 1) / CX__QCHUNK,
+		.row_stride = (size_t)l->a_stride};
 	uint8_t *base = scratch ? (uint8_t *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63) : NULL;
 	size_t m = (size_t)l->m, mb = (size_t)min64(l->m, MB), panel = 0, off = 0, shared;
 	for (int i = 0; i < l->n_w; i++) {
@@ -88,12 +105,13 @@ size_t cx__cpu_linear_scratch(const cx_cpu_linear *l, uint32_t n_threads)
 	return lay_out(l, NULL, 0, n_threads).bytes;
 }
 
-/* ---- rows of a ------------------------------------------------------------------------------------------ */
+/* ---- rows of a ---- */
 
 static float load1(cx_dtype t, const void *p, int64_t i)
 {
 	if (t == CX_F32) return ((const float *)p)[i];
-	return t == CX_F16 ? cx_f16_to_f32(((const uint16_t *)p)[i]) : cx_bf16_to_f32(((const uint16_t *)p)[i]);
+	return t == CX_F16 ? cx_f16_to_f32(((const uint16_t *)p)[i])
+					   : cx_bf16_to_f32(((const uint16_t *)p)[i]);
 }
 
 static void fill_row(const cx_cpu_isa *isa, const cx_cpu_linear *l, int64_t m, float *out)
@@ -109,33 +127,39 @@ static void fill_row(const cx_cpu_isa *isa, const cx_cpu_linear *l, int64_t m, f
 		for (int64_t k = 0; k < l->k; k++) out[k] = load1(l->a_dtype, a, k * l->a_k_stride);
 }
 
-static void prepare(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, uint32_t thread, uint32_t n_threads)
+static void prepare(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, uint32_t thread,
+	uint32_t n_threads)
 {
 	const bool bytes = l->m == 1 && isa->act_bytes;
 	if (s->copy_rows) {
 		for (int64_t m = thread; m < l->m; m += n_threads) {
 			float *row = s->rows + (s->any_float ? (size_t)m : thread) * s->row_stride;
 			fill_row(isa, l, m, row);
-			if (s->any_block) isa->quant_act(row, (size_t)l->k, s->chunks + (size_t)m * s->n_chunks, bytes);
+			if (s->any_block)
+				isa->quant_act(row, (size_t)l->k, s->chunks + (size_t)m * s->n_chunks, bytes);
 		}
 	} else if (s->any_block) { /* segments, so that one long row is shared too */
 		int64_t per_row = (l->k + SEGMENT - 1) / SEGMENT, n = per_row * l->m;
 		for (int64_t u = n * thread / n_threads; u < n * (thread + 1) / n_threads; u++) {
 			int64_t m = u / per_row, k = u % per_row * SEGMENT;
-			isa->quant_act((const float *)l->a + m * l->a_stride + k, (size_t)min64(SEGMENT, l->k - k),
+			isa->quant_act((const float *)l->a + m * l->a_stride + k,
+				(size_t)min64(SEGMENT, l->k - k),
 				s->chunks + (size_t)m * s->n_chunks + k / CX__QCHUNK, bytes);
 		}
 	}
 }
 
-/* ---- one block of y: m rows from m0, n columns from n0, to out [m][NB] ------------------------------------ */
+/* ---- one block of y: m rows from m0, n columns from n0, to out [m][NB] ---- */
 
-typedef struct block { int64_t m0, m, n0, n; } block;
+typedef struct block {
+	int64_t m0, m, n0, n;
+} block;
 
-static void product_block(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, const cx_cpu_weight *w,
-	const block *b, float *out)
+static void product_block(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s,
+	const cx_cpu_weight *w, const block *b, float *out)
 {
-	cx__wrows rows = {.dtype = w->dtype, .base = w->w, .row_bytes = (size_t)w->row_bytes, .scales = w->scales};
+	cx__wrows rows = {
+		.dtype = w->dtype, .base = w->w, .row_bytes = (size_t)w->row_bytes, .scales = w->scales};
 	const cx__qact *a = s->chunks + (size_t)b->m0 * s->n_chunks;
 	if (l->m == 1) {
 		isa->dot_q[w->dtype](a, &rows, (size_t)b->n0, (size_t)b->n, (size_t)l->k, out);
@@ -143,42 +167,66 @@ static void product_block(const cx_cpu_isa *isa, const cx_cpu_linear *l, const l
 	}
 	for (size_t c = 0; c < s->n_chunks; c += KB / CX__QCHUNK) {
 		size_t steps = s->n_chunks - c < KB / CX__QCHUNK ? s->n_chunks - c : KB / CX__QCHUNK;
-		cx__gemm g = {.a = a + c, .a_stride = s->n_chunks, .m = (size_t)b->m, .n = (size_t)b->n, .panel = s->panel,
-			.steps = steps, .part = s->part, .first = c == 0, .last = c + steps == s->n_chunks, .y = out, .y_stride = NB};
+		cx__gemm g = {.a = a + c,
+			.a_stride = s->n_chunks,
+			.m = (size_t)b->m,
+			.n = (size_t)b->n,
+			.panel = s->panel,
+			.steps = steps,
+			.part = s->part,
+			.first = c == 0,
+			.last = c + steps == s->n_chunks,
+			.y = out,
+			.y_stride = NB};
 		isa->pack_q[w->dtype](&rows, (size_t)b->n0, (size_t)b->n, c, steps, (size_t)l->k, s->panel);
 		isa->gemm_q[w->dtype](&g);
 	}
 }
 
-static void product_float(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, const cx_cpu_weight *w,
-	const block *b, float *out)
+static void product_float(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s,
+	const cx_cpu_weight *w, const block *b, float *out)
 {
 	const float *a = (s->copy_rows ? s->rows : (const float *)l->a) + (size_t)b->m0 * s->row_stride;
-	cx__wrows rows = {.dtype = w->dtype, .base = w->w, .row_bytes = (size_t)w->n_stride * elem(w->dtype)};
+	cx__wrows rows = {
+		.dtype = w->dtype, .base = w->w, .row_bytes = (size_t)w->n_stride * elem(w->dtype)};
 	if (b->m <= M_DIRECT && w->k_stride == 1) {
-		const int64_t strip = 24; /* few enough rows of w to be in the second cache for the next rows of a */
+		const int64_t strip =
+			24; /* few enough rows of w to be in the second cache for the next rows of a */
 		for (int64_t n = 0; n < b->n; n += b->m <= isa->f_rows ? b->n : strip)
 			for (int64_t m = 0; m < b->m; m += isa->f_rows)
-				isa->dot_f(a + (size_t)m * s->row_stride, s->row_stride, (int)min64(isa->f_rows, b->m - m), &rows,
-					(size_t)(b->n0 + n), (size_t)min64(b->m <= isa->f_rows ? b->n : strip, b->n - n), (size_t)l->k,
+				isa->dot_f(a + (size_t)m * s->row_stride, s->row_stride,
+					(int)min64(isa->f_rows, b->m - m), &rows, (size_t)(b->n0 + n),
+					(size_t)min64(b->m <= isa->f_rows ? b->n : strip, b->n - n), (size_t)l->k,
 					out + m * NB + n, NB);
 		return;
 	}
 	for (int64_t k = 0; k < l->k; k += KB) {
 		int64_t steps = min64(KB, l->k - k);
-		cx__gemm g = {.a = a + k, .a_stride = s->row_stride, .m = (size_t)b->m, .n = (size_t)b->n, .panel = s->panel,
-			.steps = (size_t)steps, .part = s->part, .first = k == 0, .last = k + steps == l->k, .y = out, .y_stride = NB};
+		cx__gemm g = {.a = a + k,
+			.a_stride = s->row_stride,
+			.m = (size_t)b->m,
+			.n = (size_t)b->n,
+			.panel = s->panel,
+			.steps = (size_t)steps,
+			.part = s->part,
+			.first = k == 0,
+			.last = k + steps == l->k,
+			.y = out,
+			.y_stride = NB};
 		if (w->k_stride == 1)
-			isa->pack_f(&rows, (size_t)b->n0, (size_t)b->n, (size_t)k, (size_t)steps, (float *)(void *)s->panel);
+			isa->pack_f(&rows, (size_t)b->n0, (size_t)b->n, (size_t)k, (size_t)steps,
+				(float *)(void *)s->panel);
 		else
-			isa->pack_t(w->dtype, (const uint8_t *)w->w + (b->n0 * w->n_stride + k * w->k_stride) * (int64_t)elem(w->dtype),
+			isa->pack_t(w->dtype,
+				(const uint8_t *)w->w +
+					(b->n0 * w->n_stride + k * w->k_stride) * (int64_t)elem(w->dtype),
 				w->n_stride, w->k_stride, (size_t)b->n, (size_t)steps, (float *)(void *)s->panel);
 		isa->gemm_f(&g);
 	}
 }
 
-static void product(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, const cx_cpu_weight *w, const block *b,
-	float *out)
+static void product(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s,
+	const cx_cpu_weight *w, const block *b, float *out)
 {
 	if (l->k == 0)
 		for (int64_t r = 0; r < b->m; r++) memset(out + r * NB, 0, (size_t)b->n * sizeof *out);
@@ -187,14 +235,16 @@ static void product(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout 
 }
 
 /* n elements at index i of a float vector: itself, or widened in tmp. */
-static const float *as_f32(const cx_cpu_isa *isa, cx_dtype t, const void *p, int64_t i, size_t n, float *tmp)
+static const float *as_f32(
+	const cx_cpu_isa *isa, cx_dtype t, const void *p, int64_t i, size_t n, float *tmp)
 {
 	if (t == CX_F32) return (const float *)p + i;
 	isa->to_f32(t, (const uint16_t *)p + i, tmp, n);
 	return tmp;
 }
 
-/* Rounds to y's type between the stages, as the ops that this call replaces would: fused or not gives the same bits. */
+/* Rounds to y's type between the stages, as the ops that this call replaces would: fused or not
+ * gives the same bits. */
 static void settle(const cx_cpu_isa *isa, cx_dtype t, float *x, size_t n, float *tmp)
 {
 	if (t == CX_F32) return;
@@ -202,7 +252,8 @@ static void settle(const cx_cpu_isa *isa, cx_dtype t, float *x, size_t n, float 
 	isa->to_f32(t, tmp, x, n);
 }
 
-static void finish(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, const cx_cpu_weight *w, const block *b)
+static void finish(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s,
+	const cx_cpu_weight *w, const block *b)
 {
 	const size_t n = (size_t)b->n;
 	for (int64_t r = 0; r < b->m; r++) {
@@ -227,12 +278,16 @@ static void finish(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *
 			settle(isa, w->y_dtype, x, n, s->tmp);
 		}
 		if (l->residual && w == l->w)
-			isa->add(x, as_f32(isa, l->residual_dtype, l->residual, m * l->residual_stride + b->n0, n, s->tmp), n);
-		isa->from_f32(w->y_dtype, x, (uint8_t *)w->y + (m * w->y_stride + b->n0) * (int64_t)elem(w->y_dtype), n);
+			isa->add(x,
+				as_f32(
+					isa, l->residual_dtype, l->residual, m * l->residual_stride + b->n0, n, s->tmp),
+				n);
+		isa->from_f32(w->y_dtype, x,
+			(uint8_t *)w->y + (m * w->y_stride + b->n0) * (int64_t)elem(w->y_dtype), n);
 	}
 }
 
-/* ---- a thread's share ------------------------------------------------------------------------------------ */
+/* ---- a thread's share ---- */
 
 static void share(int64_t n, int64_t unit, uint32_t part, uint32_t parts, int64_t *lo, int64_t *hi)
 {
@@ -241,8 +296,8 @@ static void share(int64_t n, int64_t unit, uint32_t part, uint32_t parts, int64_
 	*hi = min64(n, units * (part + 1) / parts * unit);
 }
 
-void cx__cpu_linear_run(const cx_cpu_isa *isa, const cx_cpu_linear *l, void *scratch, uint32_t thread, uint32_t n_threads,
-	cx_pool *pool)
+void cx__cpu_linear_run(const cx_cpu_isa *isa, const cx_cpu_linear *l, void *scratch,
+	uint32_t thread, uint32_t n_threads, cx_pool *pool)
 {
 	layout s = lay_out(l, scratch, thread, n_threads);
 	int64_t n_max = 0, m0, m1;
@@ -252,7 +307,8 @@ void cx__cpu_linear_run(const cx_cpu_isa *isa, const cx_cpu_linear *l, void *scr
 		if (n_threads > 1) cx__pool_barrier(pool);
 	}
 	for (int i = 0; i < l->n_w; i++) n_max = l->w[i].n > n_max ? l->w[i].n : n_max;
-	if (l->m > 1 && n_max < (int64_t)tn * N_LEAST) tn = n_max < N_LEAST ? 1 : (uint32_t)(n_max / N_LEAST);
+	if (l->m > 1 && n_max < (int64_t)tn * N_LEAST)
+		tn = n_max < N_LEAST ? 1 : (uint32_t)(n_max / N_LEAST);
 	tm = n_threads / tn;
 	if (thread >= tm * tn) return;
 	share(l->m, 4, thread % tm, tm, &m0, &m1);
@@ -276,8 +332,10 @@ void cx__cpu_linear_cost(const cx_cpu_linear *l, double *bytes, double *macs)
 	*macs = 0.0;
 	for (int i = 0; i < l->n_w; i++) {
 		const cx_cpu_weight *w = &l->w[i];
-		double row = is_block(w->dtype) ? (double)w->row_bytes : (double)l->k * (double)elem(w->dtype);
+		double row =
+			is_block(w->dtype) ? (double)w->row_bytes : (double)l->k * (double)elem(w->dtype);
 		*macs += (double)l->m * (double)w->n * (double)l->k;
-		*bytes += (double)w->n * row + (l->glu && i > 0 ? 0.0 : (double)l->m * (double)w->n * (double)elem(w->y_dtype));
+		*bytes += (double)w->n * row +
+				  (l->glu && i > 0 ? 0.0 : (double)l->m * (double)w->n * (double)elem(w->y_dtype));
 	}
 }

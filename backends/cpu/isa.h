@@ -1,27 +1,32 @@
-/* isa.h - the table of kernels that each instruction set exports, and the order of sums that they all keep.
+/* isa.h - the table of kernels that each instruction set exports, and the order of sums that they
+ * all keep.
  *
- * THE CONTRACT. y[m,n] = sum over k of a[m,k] * w[n,k] has the same bits whatever the instruction set, the number of
- * rows, the tiling and the number of threads. So a batch, a prompt cut in pieces and a single token agree exactly.
+ * THE CONTRACT. y[m,n] = sum over k of a[m,k] * w[n,k] has the same bits whatever the instruction
+ * set, the number of rows, the tiling and the number of threads. So a batch, a prompt cut in pieces
+ * and a single token agree exactly.
  *
- * Float weights (f32, f16, bf16; widened exactly). 16 lanes of f32, all +0 at first. For k = 0, 16, 32 ...: lane j =
- * fma(a[k+j], w[k+j], lane j), elements past the end being +0. At the end the tree of v16_sum(): s[j] = l[j] + l[j+8],
- * then +4, +2, +1.
+ * Float weights (f32, f16, bf16; widened exactly). 16 lanes of f32, all +0 at first. For k = 0, 16,
+ * 32 ...: lane j = fma(a[k+j], w[k+j], lane j), elements past the end being +0. At the end the tree
+ * of v16_sum(): s[j] = l[j] + l[j+8], then +4, +2, +1.
  *
- * Quantised weights. The row of activations is cut in blocks of 32, each with a scale da = max|a| / 32639 and integers
- * q = rint(a * (32639 / max|a|)), so |q| <= 32639 = 127*256 + 127 and q = 256*hi + lo with two signed bytes. (A block with
- * max|a| < 2^-111 counts as zeros; one with NaN or infinity has da = NaN, which reaches the sum.) Four blocks make a
- * chunk of 128. Lane 4i+j of a chunk belongs to block i and to its elements {4j..4j+3} and {16+4j..16+4j+3}. Per chunk and
- * lane, in this order:
- *     I = sum of w*q over the lane's eight elements, exact in int32, where w is the integer weight, zero point taken
- *         off, and, for formats whose scales hold for 16 weights (Q2_K, Q3_K, Q6_K), times that integer scale
- *     lane = fma((float)I, d * da, lane)          d: the f32 scale of block i (Q4_K: d*sc; MXFP4: half of 2^(e-127))
- *     Q4_1, Q5_1, Q4_K, Q5_K:  lane = fma(m, da * (float)S, lane)    S: sum of the lane's q; m: the min, -dmin*mn for K
- *     Q2_K:  lane = fma(-(float)J, dmin * da, lane)                  J: sum of q times the integer min of its 16
- * and v16_sum() at the end. Blocks past the end of a row are zeros with scale zero.
+ * Quantised weights. The row of activations is cut in blocks of 32, each with a scale da = max|a| /
+ * 32639 and integers q = rint(a * (32639 / max|a|)), so |q| <= 32639 = 127*256 + 127 and q = 256*hi
+ * + lo with two signed bytes. (A block with max|a| < 2^-111 counts as zeros; one with NaN or
+ * infinity has da = NaN, which reaches the sum.) Four blocks make a chunk of 128. Lane 4i+j of a
+ * chunk belongs to block i and to its elements {4j..4j+3} and {16+4j..16+4j+3}. Per chunk and lane,
+ * in this order: I = sum of w*q over the lane's eight elements, exact in int32, where w is the
+ * integer weight, zero point taken off, and, for formats whose scales hold for 16 weights (Q2_K,
+ * Q3_K, Q6_K), times that integer scale lane = fma((float)I, d * da, lane)          d: the f32
+ * scale of block i (Q4_K: d*sc; MXFP4: half of 2^(e-127)) Q4_1, Q5_1, Q4_K, Q5_K:  lane = fma(m, da
+ * * (float)S, lane)    S: sum of the lane's q; m: the min, -dmin*mn for K Q2_K:  lane =
+ * fma(-(float)J, dmin * da, lane)                  J: sum of q times the integer min of its 16 and
+ * v16_sum() at the end. Blocks past the end of a row are zeros with scale zero.
  *
- * No int32 overflow: |I| <= 8 * 32639 * |w| with |w| <= 255 before the zero point is taken off (66.6e6), and
- * <= 128 * 32 for Q6_K with its scale (1.07e9 < 2^31); J <= 8 * 32639 * 15; S <= 8 * 32639, exact in f32. With bytes:
- * 256 * (8 * 255 * 128) + 8 * 255 * 128 = 67.1e6, and the zero point takes off at most 128 * S. */
+ * No int32 overflow: |I| <= 8 * 32639 * |w| with |w| <= 255 before the zero point is taken off
+ * (66.6e6), and
+ * <= 128 * 32 for Q6_K with its scale (1.07e9 < 2^31); J <= 8 * 32639 * 15; S <= 8 * 32639, exact
+ * in f32. With bytes: 256 * (8 * 255 * 128) + 8 * 255 * 128 = 67.1e6, and the zero point takes off
+ * at most 128 * S. */
 #ifndef CX_CPU_ISA_H
 #define CX_CPU_ISA_H
 
@@ -30,13 +35,15 @@
 /* 128 quantised activations: 512 bytes. */
 typedef struct cx__qact {
 	union {
-		int8_t b8[4][64];    /* hi bytes of elements 0..15 and 16..31 of each block, then lo bytes; block i at 16i */
-		int16_t w16[4][32];  /* pairs per lane: elements (4j, 4j+2), (4j+1, 4j+3), and the same from 16 on */
+		int8_t b8[4][64];   /* hi bytes of elements 0..15 and 16..31 of each block, then lo bytes;
+							   block i at 16i */
+		int16_t w16[4][32]; /* pairs per lane: elements (4j, 4j+2), (4j+1, 4j+3), and the same from
+							   16 on */
 	} q;
-	float d[16];          /* da of the lane's block */
-	int32_t sum_lo[16];   /* sum of q over elements 4j..4j+3 */
-	int32_t sum_hi[16];   /* ... 16+4j..16+4j+3 */
-	float dsum[16];       /* da * (float)(sum_lo + sum_hi) */
+	float d[16];        /* da of the lane's block */
+	int32_t sum_lo[16]; /* sum of q over elements 4j..4j+3 */
+	int32_t sum_hi[16]; /* ... 16+4j..16+4j+3 */
+	float dsum[16];     /* da * (float)(sum_lo + sum_hi) */
 } cx__qact;
 enum { CX__QCHUNK = 128 };
 
@@ -48,55 +55,63 @@ typedef struct cx__wrows {
 	const uint8_t *scales; /* I8C: of row 0, one f32 each */
 } cx__wrows;
 
-/* One panel of a blocked product: rows of a against packed rows of w, over part of k. Partial sums stay in lanes, in
- * `part`, between the parts, so that blocking does not change the order. */
+/* One panel of a blocked product: rows of a against packed rows of w, over part of k. Partial sums
+ * stay in lanes, in `part`, between the parts, so that blocking does not change the order. */
 typedef struct cx__gemm {
-	const void *a;         /* f32 row 0 at the start of the part, or cx__qact of row 0 */
-	size_t a_stride;       /* floats, or cx__qact, from row to row */
-	size_t m, n;           /* rows of a; rows of w */
-	const void *panel;     /* as packed by pack_*: n rounded up to the tile width */
-	size_t steps;          /* elements of k (last part: up to 15 more are padding in the panel), or chunks */
-	float *part;           /* [tiles][rows * columns][16] */
+	const void *a;     /* f32 row 0 at the start of the part, or cx__qact of row 0 */
+	size_t a_stride;   /* floats, or cx__qact, from row to row */
+	size_t m, n;       /* rows of a; rows of w */
+	const void *panel; /* as packed by pack_*: n rounded up to the tile width */
+	size_t steps; /* elements of k (last part: up to 15 more are padding in the panel), or chunks */
+	float *part;  /* [tiles][rows * columns][16] */
 	bool first, last;
-	float *y;              /* f32 [m, n], written when last */
+	float *y; /* f32 [m, n], written when last */
 	size_t y_stride;
 } cx__gemm;
 
 /* Elementwise functions of one f32 row. */
-#define CX_CPU_ROW1(X) X(exp) X(log) X(log1p) X(expm1) X(tanh) X(sigmoid) X(erf) X(sin) X(cos) X(silu) X(gelu) \
-	X(gelu_tanh) X(relu)
+#define CX_CPU_ROW1(X)                                                                             \
+	X(exp)                                                                                         \
+	X(log) X(log1p) X(expm1) X(tanh) X(sigmoid) X(erf) X(sin) X(cos) X(silu) X(gelu) X(gelu_tanh)  \
+		X(relu)
 
 typedef struct cx_cpu_isa {
-	const char *name;      /* "generic", "avx2", "avx512" */
-	int f_rows, f_cols;    /* tile of gemm_f */
-	int q_rows, q_cols;    /* tile of gemm_q */
-	bool act_bytes;        /* dot_q reads bytes (b8); otherwise pairs (w16), as gemm_q always does */
+	const char *name;   /* "generic", "avx2", "avx512" */
+	int f_rows, f_cols; /* tile of gemm_f */
+	int q_rows, q_cols; /* tile of gemm_q */
+	bool act_bytes;     /* dot_q reads bytes (b8); otherwise pairs (w16), as gemm_q always does */
 
 	/* rows of elements: any n; dst and src do not overlap unless equal and of one type */
-	void (*to_f32)(cx_dtype dtype, const void *src, float *dst, size_t n);   /* F32, F16, BF16, block formats */
+	void (*to_f32)(
+		cx_dtype dtype, const void *src, float *dst, size_t n); /* F32, F16, BF16, block formats */
 	void (*from_f32)(cx_dtype dtype, const float *src, void *dst, size_t n); /* F32, F16, BF16 */
 	void (*add)(float *x, const float *y, size_t n);                         /* x += y */
 	void (*mul)(float *x, const float *y, size_t n);                         /* x *= y */
-#define CX_FIELD(f) void (*f)(float *x, size_t n);                       /* in place; isa/vmath.h */
+#define CX_FIELD(f) void (*f)(float *x, size_t n); /* in place; isa/vmath.h */
 	CX_CPU_ROW1(CX_FIELD)
 #undef CX_FIELD
 
 	/* Floats: m <= f_rows rows of a against n rows of w as stored, all of k. */
-	void (*dot_f)(const float *a, size_t a_stride, int m, const cx__wrows *w, size_t n0, size_t n, size_t k, float *y,
-		size_t y_stride);
-	/* Packs rows n0..n0+n of w, elements k0..k0+k, for gemm_f; rows and elements past the end are zeros.
-	 * pack_t: element (n, k) of a float matrix at base + (n * n_stride + k * k_stride) elements. */
+	void (*dot_f)(const float *a, size_t a_stride, int m, const cx__wrows *w, size_t n0, size_t n,
+		size_t k, float *y, size_t y_stride);
+	/* Packs rows n0..n0+n of w, elements k0..k0+k, for gemm_f; rows and elements past the end are
+	 * zeros. pack_t: element (n, k) of a float matrix at base + (n * n_stride + k * k_stride)
+	 * elements. */
 	void (*pack_f)(const cx__wrows *w, size_t n0, size_t n, size_t k0, size_t k, float *panel);
-	void (*pack_t)(cx_dtype dtype, const void *base, size_t n_stride, size_t k_stride, size_t n, size_t k, float *panel);
+	void (*pack_t)(cx_dtype dtype, const void *base, size_t n_stride, size_t k_stride, size_t n,
+		size_t k, float *panel);
 	void (*gemm_f)(const cx__gemm *g);
 
-	/* Quantised: a row of k f32 into chunks (the last padded with zeros); bytes: b8, otherwise w16. */
+	/* Quantised: a row of k f32 into chunks (the last padded with zeros); bytes: b8, otherwise w16.
+	 */
 	void (*quant_act)(const float *x, size_t k, cx__qact *out, bool bytes);
 	/* One row of a against n rows of w. */
-	void (*dot_q[CX_DTYPE_COUNT])(const cx__qact *a, const cx__wrows *w, size_t n0, size_t n, size_t k, float *y);
-	/* Packs rows n0..n0+n, chunks c0..c0+n_chunks of rows of k, for gemm_q: q_panel_bytes per row and chunk. */
-	void (*pack_q[CX_DTYPE_COUNT])(const cx__wrows *w, size_t n0, size_t n, size_t c0, size_t n_chunks, size_t k,
-		uint8_t *panel);
+	void (*dot_q[CX_DTYPE_COUNT])(
+		const cx__qact *a, const cx__wrows *w, size_t n0, size_t n, size_t k, float *y);
+	/* Packs rows n0..n0+n, chunks c0..c0+n_chunks of rows of k, for gemm_q: q_panel_bytes per row
+	 * and chunk. */
+	void (*pack_q[CX_DTYPE_COUNT])(const cx__wrows *w, size_t n0, size_t n, size_t c0,
+		size_t n_chunks, size_t k, uint8_t *panel);
 	void (*gemm_q[CX_DTYPE_COUNT])(const cx__gemm *g);
 } cx_cpu_isa;
 

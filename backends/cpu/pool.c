@@ -1,7 +1,7 @@
 /* pool.c - threads, generations and a barrier.
  *
- * `word` holds the generation and, in its low 16 bits, how many threads take part; a worker that is not among them
- * reads nothing else, so that the owner may set up the next run while it looks. */
+ * `word` holds the generation and, in its low 16 bits, how many threads take part; a worker that is
+ * not among them reads nothing else, so that the owner may set up the next run while it looks. */
 #include "backends/cpu/pool.h"
 
 #include <pthread.h>
@@ -9,10 +9,15 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-/* About 30 us and 2 us of pauses: longer than the gap between two steps, shorter than a time slice. */
+/* About 30 us and 2 us of pauses: longer than the gap between two steps, shorter than a time slice.
+ */
 enum { SPIN_IDLE = 1500, SPIN_BARRIER = 4000 };
 
-typedef struct { cx_pool *pool; uint32_t index; pthread_t thread; } worker;
+typedef struct {
+	cx_pool *pool;
+	uint32_t index;
+	pthread_t thread;
+} worker;
 
 struct cx_pool {
 	cx_alloc alloc;
@@ -26,7 +31,7 @@ struct cx_pool {
 	_Alignas(64) atomic_uint_fast64_t word;
 	atomic_uint sleepers;
 	atomic_bool stop;
-	_Alignas(64) atomic_uint left;   /* threads that still run */
+	_Alignas(64) atomic_uint left;    /* threads that still run */
 	_Alignas(64) atomic_uint arrived; /* at the barrier */
 	_Alignas(64) atomic_uint turn;    /* of the barrier */
 	worker workers[];
@@ -65,7 +70,8 @@ static void pin_thread(pthread_t thread, uint32_t index)
 		if (CPU_ISSET(c, &all) && k-- == 0) {
 			CPU_ZERO(&one);
 			CPU_SET(c, &one);
-			(void)pthread_setaffinity_np(thread, sizeof one, &one); /* a wish: without it the result is the same */
+			(void)pthread_setaffinity_np(
+				thread, sizeof one, &one); /* a wish: without it the result is the same */
 			return;
 		}
 #else
@@ -83,7 +89,8 @@ static uint64_t next_word(cx_pool *p, uint64_t seen)
 		relax();
 	}
 	pthread_mutex_lock(&p->lock);
-	atomic_fetch_add(&p->sleepers, 1); /* before the look below; the owner looks at it after changing the word */
+	atomic_fetch_add(
+		&p->sleepers, 1); /* before the look below; the owner looks at it after changing the word */
 	while ((w = atomic_load(&p->word)) == seen) pthread_cond_wait(&p->wake, &p->lock);
 	atomic_fetch_sub(&p->sleepers, 1);
 	pthread_mutex_unlock(&p->lock);
@@ -115,7 +122,8 @@ static void publish(cx_pool *p, uint32_t n)
 	}
 }
 
-cx_status cx__pool_create(const cx_alloc *alloc, uint32_t n_threads, bool pin, cx_pool **out, cx_err *err)
+cx_status cx__pool_create(
+	const cx_alloc *alloc, uint32_t n_threads, bool pin, cx_pool **out, cx_err *err)
 {
 	cx_alloc a = alloc ? *alloc : cx_alloc_default();
 	uint32_t cpus = cx__pool_n_cpus();
@@ -126,7 +134,8 @@ cx_status cx__pool_create(const cx_alloc *alloc, uint32_t n_threads, bool pin, c
 	if (n_threads > CX_POOL_MAX)
 		return CX_FAIL(err, CX_ERR_ARGUMENT, "n_threads is %u, at most %d", n_threads, CX_POOL_MAX);
 	bytes = sizeof *p + n_threads * sizeof *p->workers + 64;
-	if (!(raw = cx_calloc(&a, 1, bytes))) return CX_FAIL(err, CX_ERR_MEMORY, "no memory for %u threads", n_threads);
+	if (!(raw = cx_calloc(&a, 1, bytes)))
+		return CX_FAIL(err, CX_ERR_MEMORY, "no memory for %u threads", n_threads);
 	/* the allocator aligns to 16; the struct wants 64, and remembers where its block began */
 	p = (cx_pool *)(void *)(((uintptr_t)raw + 63) & ~(uintptr_t)63);
 	p->alloc = a;
@@ -164,7 +173,10 @@ void cx__pool_free(cx_pool *p)
 	cx_free(&a, (char *)p - (p->bytes >> 56), p->bytes & (((size_t)1 << 56) - 1));
 }
 
-uint32_t cx__pool_size(const cx_pool *p) { return p->n; }
+uint32_t cx__pool_size(const cx_pool *p)
+{
+	return p->n;
+}
 
 void cx__pool_run(cx_pool *p, uint32_t n, cx_pool_fn fn, void *ctx)
 {

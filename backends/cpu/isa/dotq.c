@@ -1,10 +1,12 @@
-/* dotq.c - quantised weights: integer dot products, scales per chunk of 128, exact order of sums in isa.h.
+/* dotq.c - quantised weights: integer dot products, scales per chunk of 128, exact order of sums in
+ * isa.h.
  *
- * One row of a (dot_q): four rows of w at a time, read where they lie and unpacked in registers; on AVX-512 the nibbles
- * stay bytes and each 16-bit activation is two bytes, 256*hi + lo, so that vpdpbusd needs no widening. More rows (pack_q,
- * gemm_q): w is unpacked once per block of k to 16-bit integers with their scales, then every row of a uses it. */
-/* gcc would gather the scalar decoding of scales from several rows in vectors, and put loads right before their use: with
- * the options below Q4_K takes 8 % less time. */
+ * One row of a (dot_q): four rows of w at a time, read where they lie and unpacked in registers; on
+ * AVX-512 the nibbles stay bytes and each 16-bit activation is two bytes, 256*hi + lo, so that
+ * vpdpbusd needs no widening. More rows (pack_q, gemm_q): w is unpacked once per block of k to
+ * 16-bit integers with their scales, then every row of a uses it. */
+/* gcc would gather the scalar decoding of scales from several rows in vectors, and put loads right
+ * before their use: with the options below Q4_K takes 8 % less time. */
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC optimize("no-tree-slp-vectorize", "schedule-insns", "sched-pressure")
 #endif
@@ -36,8 +38,11 @@ CX_INLINE act act_load(cx_dtype t, const cx__qact *a)
 	for (int i = 0; i < 4; i++) vb_keep(r.q[i]);
 	v16_keep(r.d);
 	if (CX_HAVE_DOT8) {
-		int sh = cx__q_zero(t) == 128 ? 7 : cx__q_zero(t) == 32 ? 5 : cx__q_zero(t) == 16 ? 4
-			: cx__q_zero(t) == 8 ? 3 : 2;
+		int sh = cx__q_zero(t) == 128  ? 7
+				 : cx__q_zero(t) == 32 ? 5
+				 : cx__q_zero(t) == 16 ? 4
+				 : cx__q_zero(t) == 8  ? 3
+									   : 2;
 		v16i none = v16i_set1(0);
 		if (cx__q_zero(t) == 0) r.zero_lo = r.zero_hi = none;
 		else if (cx__q_sub(t)) {
@@ -48,7 +53,8 @@ CX_INLINE act act_load(cx_dtype t, const cx__qact *a)
 	return r;
 }
 
-/* Bytes 0..15 of each block (lo) and 16..31 (hi) as pairs of 16 bits, zero point taken off, sub-scales multiplied in. */
+/* Bytes 0..15 of each block (lo) and 16..31 (hi) as pairs of 16 bits, zero point taken off,
+ * sub-scales multiplied in. */
 CX_INLINE void widen(cx_dtype t, const cx__qchunk *q, vb w[4])
 {
 	const int16_t z = (int16_t)cx__q_zero(t);
@@ -72,8 +78,10 @@ CX_INLINE v16i chunk_dot(cx_dtype t, const cx__qchunk *q, const act *a)
 	v16i none = v16i_set1(0);
 #if CX_HAVE_DOT8
 	if (cx__q_sub(t)) {
-		v16i lo = v16i_add(v16i_sll(v16i_dot8(none, q->lo, a->q[0]), 8), v16i_dot8(a->zero_lo, q->lo, a->q[2]));
-		v16i hi = v16i_add(v16i_sll(v16i_dot8(none, q->hi, a->q[1]), 8), v16i_dot8(a->zero_hi, q->hi, a->q[3]));
+		v16i lo = v16i_add(
+			v16i_sll(v16i_dot8(none, q->lo, a->q[0]), 8), v16i_dot8(a->zero_lo, q->lo, a->q[2]));
+		v16i hi = v16i_add(
+			v16i_sll(v16i_dot8(none, q->hi, a->q[1]), 8), v16i_dot8(a->zero_hi, q->hi, a->q[3]));
 		return v16i_add(v16i_mul(lo, q->s_lo), v16i_mul(hi, q->s_hi));
 	}
 	return v16i_add(v16i_sll(v16i_dot8(v16i_dot8(none, q->lo, a->q[0]), q->hi, a->q[1]), 8),
@@ -100,8 +108,11 @@ CX_INLINE v16 chunk_add(cx_dtype t, const uint8_t *p, int h, float row_scale, co
 	return acc;
 }
 
-/* The weights of a row's last, incomplete chunk, followed by zeros; 4 blocks of the largest 32-weight format. */
-typedef struct { uint8_t b[4 * 34 + 64]; } tail_chunk;
+/* The weights of a row's last, incomplete chunk, followed by zeros; 4 blocks of the largest
+ * 32-weight format. */
+typedef struct {
+	uint8_t b[4 * 34 + 64];
+} tail_chunk;
 CX_INLINE size_t tail_bytes(cx_dtype t, size_t k) /* 0: the last chunk is whole */
 {
 	if (t == CX_I8C) return k % CX__QCHUNK;
@@ -119,17 +130,21 @@ CX_INLINE float row_scale(cx_dtype t, const cx__wrows *w, size_t n)
 	return s;
 }
 
-/* The same chunk of the rows that come next: rows are too short for the hardware to see where they go on (without
- * it Q4_0 and Q8_0 from memory take twice as long). Past the end of the matrix it does nothing. */
+/* The same chunk of the rows that come next: rows are too short for the hardware to see where they
+ * go on (without it Q4_0 and Q8_0 from memory take twice as long). Past the end of the matrix it
+ * does nothing. */
 CX_INLINE void prefetch(cx_dtype t, const uint8_t *p, size_t ahead)
 {
 	const size_t bytes = cx__q_super(t) ? cx__q_block(t) : 4 * cx__q_block(t);
 	CX_UNROLL
-	for (size_t o = 0; o < bytes; o += 64) __builtin_prefetch((const void *)((uintptr_t)p + ahead + o), 0, 2);
+	for (size_t o = 0; o < bytes; o += 64)
+		__builtin_prefetch((const void *)((uintptr_t)p + ahead + o), 0, 2);
 }
 
-/* R rows of w from n0 on; rows past the last (n of them exist) stand for it, and their sums are dropped. */
-CX_INLINE void dot_rows(cx_dtype t, int R, const cx__qact *a, const cx__wrows *w, size_t n0, size_t n, size_t k, float *y)
+/* R rows of w from n0 on; rows past the last (n of them exist) stand for it, and their sums are
+ * dropped. */
+CX_INLINE void dot_rows(cx_dtype t, int R, const cx__qact *a, const cx__wrows *w, size_t n0,
+	size_t n, size_t k, float *y)
 {
 	const uint8_t *row[R_MAX];
 	float rs[R_MAX];
@@ -178,14 +193,16 @@ CX_INLINE void dot_rows(cx_dtype t, int R, const cx__qact *a, const cx__wrows *w
 		if ((size_t)r < n) y[r] = v16_sum(acc[r]);
 }
 
-#define DOT(id, kind)                                                                                                 \
-	void CX_ISA_NAME(cx__dot_##id)(const cx__qact *a, const cx__wrows *w, size_t n0, size_t n, size_t k, float *y)  \
-	{                                                                                                             \
-		for (size_t j = 0; j < n; j += R_MAX) dot_rows(CX_##id, R_MAX, a, w, n0 + j, n - j, k, y + j);        \
+#define DOT(id, kind)                                                                              \
+	void CX_ISA_NAME(cx__dot_##id)(                                                                \
+		const cx__qact *a, const cx__wrows *w, size_t n0, size_t n, size_t k, float *y)            \
+	{                                                                                              \
+		for (size_t j = 0; j < n; j += R_MAX)                                                      \
+			dot_rows(CX_##id, R_MAX, a, w, n0 + j, n - j, k, y + j);                               \
 	}
 CX_Q_FORMATS(DOT)
 
-/* ---- panels: [n / 2][chunk][2] packed chunks ------------------------------------------------------------- */
+/* ---- panels: [n / 2][chunk][2] packed chunks ---- */
 
 /* w16 256 bytes, d 64, then m 64 if the format has mins, then n_lo and n_hi 64 each for Q2_K. */
 CX_INLINE void pack_chunk(cx_dtype t, const uint8_t *p, int h, float rs, uint8_t *out)
@@ -204,8 +221,8 @@ CX_INLINE void pack_chunk(cx_dtype t, const uint8_t *p, int h, float rs, uint8_t
 	}
 }
 
-CX_INLINE void pack_rows(cx_dtype t, const cx__wrows *w, size_t n0, size_t n, size_t c0, size_t n_chunks, size_t k,
-	uint8_t *panel)
+CX_INLINE void pack_rows(cx_dtype t, const cx__wrows *w, size_t n0, size_t n, size_t c0,
+	size_t n_chunks, size_t k, uint8_t *panel)
 {
 	const size_t pb = cx__q_panel_bytes(t), whole = k / CX__QCHUNK;
 	for (size_t j = 0; j < (n + 1) / 2 * 2; j++) {
@@ -227,23 +244,24 @@ CX_INLINE void pack_rows(cx_dtype t, const cx__wrows *w, size_t n0, size_t n, si
 		}
 	}
 }
-#define PACK(id, kind)                                                                                                \
-	void CX_ISA_NAME(cx__pack_##id)(const cx__wrows *w, size_t n0, size_t n, size_t c0, size_t n_chunks, size_t k,  \
-		uint8_t *panel)                                                                                       \
-	{                                                                                                             \
-		pack_rows(CX_##id, w, n0, n, c0, n_chunks, k, panel);                                                 \
+#define PACK(id, kind)                                                                             \
+	void CX_ISA_NAME(cx__pack_##id)(const cx__wrows *w, size_t n0, size_t n, size_t c0,            \
+		size_t n_chunks, size_t k, uint8_t *panel)                                                 \
+	{                                                                                              \
+		pack_rows(CX_##id, w, n0, n, c0, n_chunks, k, panel);                                      \
 	}
 CX_Q_FORMATS(PACK)
 
-CX_INLINE void gemm_tile(cx__q_min kind, int m, const cx__gemm *g, const cx__qact *a, const uint8_t *w, float *part,
-	float *y, size_t n)
+CX_INLINE void gemm_tile(cx__q_min kind, int m, const cx__gemm *g, const cx__qact *a,
+	const uint8_t *w, float *part, float *y, size_t n)
 {
 	const size_t pb = kind == CX__Q_MIN_NONE ? 320 : kind == CX__Q_MIN_F ? 384 : 512;
 	v16 acc[CX__Q_ROWS][2];
 	CX_UNROLL
 	for (int r = 0; r < m; r++) {
 		CX_UNROLL
-		for (int j = 0; j < 2; j++) acc[r][j] = g->first ? v16_zero() : v16_load(part + (r * 2 + j) * 16);
+		for (int j = 0; j < 2; j++)
+			acc[r][j] = g->first ? v16_zero() : v16_load(part + (r * 2 + j) * 16);
 	}
 	for (size_t c = 0; c < g->steps; c++, w += 2 * pb) {
 		vb wq[2][4];
@@ -272,11 +290,13 @@ CX_INLINE void gemm_tile(cx__q_min kind, int m, const cx__gemm *g, const cx__qac
 				for (int i = 0; i < 4; i++) s = v16i_dot16(s, wq[j][i], xq[i]);
 				acc[r][j] = v16_fma(v16i_to_f(s), v16_mul(wd[j], xd), acc[r][j]);
 				if (kind == CX__Q_MIN_F)
-					acc[r][j] = v16_fma(v16_load((const float *)(const void *)(wj + 320)), v16_load(x->dsum),
-						acc[r][j]);
+					acc[r][j] = v16_fma(v16_load((const float *)(const void *)(wj + 320)),
+						v16_load(x->dsum), acc[r][j]);
 				if (kind == CX__Q_MIN_I) {
-					v16i u = v16i_add(v16i_mul(v16i_load(x->sum_lo), v16i_load((const int32_t *)(const void *)(wj + 384))),
-						v16i_mul(v16i_load(x->sum_hi), v16i_load((const int32_t *)(const void *)(wj + 448))));
+					v16i u = v16i_add(v16i_mul(v16i_load(x->sum_lo),
+										  v16i_load((const int32_t *)(const void *)(wj + 384))),
+						v16i_mul(v16i_load(x->sum_hi),
+							v16i_load((const int32_t *)(const void *)(wj + 448))));
 					v16 md = v16_mul(v16_load((const float *)(const void *)(wj + 320)), xd);
 					acc[r][j] = v16_fnma(v16i_to_f(u), md, acc[r][j]);
 				}
@@ -295,23 +315,44 @@ CX_INLINE void gemm_tile(cx__q_min kind, int m, const cx__gemm *g, const cx__qac
 
 CX_INLINE void gemm_any(cx__q_min kind, const cx__gemm *g)
 {
-	const size_t pb = kind == CX__Q_MIN_NONE ? 320 : kind == CX__Q_MIN_F ? 384 : 512, n_tiles = (g->n + 1) / 2;
+	const size_t pb = kind == CX__Q_MIN_NONE ? 320
+					  : kind == CX__Q_MIN_F  ? 384
+											 : 512,
+				 n_tiles = (g->n + 1) / 2;
 	for (size_t i = 0; i < g->m; i += CX__Q_ROWS) {
 		const cx__qact *a = (const cx__qact *)g->a + i * g->a_stride;
 		size_t m = g->m - i < CX__Q_ROWS ? g->m - i : CX__Q_ROWS;
 		for (size_t j = 0; j < n_tiles; j++) {
 			const uint8_t *w = (const uint8_t *)g->panel + j * g->steps * 2 * pb;
-			float *part = g->part + (i * n_tiles + j * CX__Q_ROWS) * 2 * 16, *y = g->y + i * g->y_stride + j * 2;
+			float *part = g->part + (i * n_tiles + j * CX__Q_ROWS) * 2 * 16,
+				  *y = g->y + i * g->y_stride + j * 2;
 			size_t n = g->n - 2 * j;
 			switch (m) {
-			case 1: gemm_tile(kind, 1, g, a, w, part, y, n); break;
-			case 2: gemm_tile(kind, 2, g, a, w, part, y, n); break;
-			case 3: gemm_tile(kind, 3, g, a, w, part, y, n); break;
-			default: gemm_tile(kind, 4, g, a, w, part, y, n); break;
+			case 1:
+				gemm_tile(kind, 1, g, a, w, part, y, n);
+				break;
+			case 2:
+				gemm_tile(kind, 2, g, a, w, part, y, n);
+				break;
+			case 3:
+				gemm_tile(kind, 3, g, a, w, part, y, n);
+				break;
+			default:
+				gemm_tile(kind, 4, g, a, w, part, y, n);
+				break;
 			}
 		}
 	}
 }
-void CX_ISA_NAME(cx__gemm_q_none)(const cx__gemm *g) { gemm_any(CX__Q_MIN_NONE, g); }
-void CX_ISA_NAME(cx__gemm_q_f)(const cx__gemm *g) { gemm_any(CX__Q_MIN_F, g); }
-void CX_ISA_NAME(cx__gemm_q_i)(const cx__gemm *g) { gemm_any(CX__Q_MIN_I, g); }
+void CX_ISA_NAME(cx__gemm_q_none)(const cx__gemm *g)
+{
+	gemm_any(CX__Q_MIN_NONE, g);
+}
+void CX_ISA_NAME(cx__gemm_q_f)(const cx__gemm *g)
+{
+	gemm_any(CX__Q_MIN_F, g);
+}
+void CX_ISA_NAME(cx__gemm_q_i)(const cx__gemm *g)
+{
+	gemm_any(CX__Q_MIN_I, g);
+}

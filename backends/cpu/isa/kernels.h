@@ -1,4 +1,5 @@
-/* kernels.h - what the files of this folder give each other; one set of symbols per instruction set. */
+/* kernels.h - what the files of this folder give each other; one set of symbols per instruction
+ * set. */
 #ifndef CX_CPU_KERNELS_H
 #define CX_CPU_KERNELS_H
 
@@ -13,11 +14,12 @@ enum { CX__F_ROWS = 2, CX__F_COLS = 3 };
 #endif
 enum { CX__Q_ROWS = 4, CX__Q_COLS = 2 };
 
-void CX_ISA_NAME(cx__dot_f)(const float *a, size_t a_stride, int m, const cx__wrows *w, size_t n0, size_t n, size_t k,
-	float *y, size_t y_stride);
-void CX_ISA_NAME(cx__pack_f)(const cx__wrows *w, size_t n0, size_t n, size_t k0, size_t k, float *panel);
-void CX_ISA_NAME(cx__pack_t)(cx_dtype dtype, const void *base, size_t n_stride, size_t k_stride, size_t n, size_t k,
-	float *panel);
+void CX_ISA_NAME(cx__dot_f)(const float *a, size_t a_stride, int m, const cx__wrows *w, size_t n0,
+	size_t n, size_t k, float *y, size_t y_stride);
+void CX_ISA_NAME(cx__pack_f)(
+	const cx__wrows *w, size_t n0, size_t n, size_t k0, size_t k, float *panel);
+void CX_ISA_NAME(cx__pack_t)(cx_dtype dtype, const void *base, size_t n_stride, size_t k_stride,
+	size_t n, size_t k, float *panel);
 void CX_ISA_NAME(cx__gemm_f)(const cx__gemm *g);
 
 void CX_ISA_NAME(cx__quant_act)(const float *x, size_t k, cx__qact *out, bool bytes);
@@ -31,13 +33,17 @@ void CX_ISA_NAME(cx__row_mul)(float *x, const float *y, size_t n);
 CX_CPU_ROW1(CX_ROW1_DECLARE)
 #undef CX_ROW1_DECLARE
 
-/* Block formats and the kind of their mins: dot, pack and gemm of each (dotq.c). The one place that lists them. */
-#define CX_Q_FORMATS(X) X(Q8_0, none) X(Q4_0, none) X(Q4_1, f) X(Q5_0, none) X(Q5_1, f) X(Q2_K, i) X(Q3_K, none) X(Q4_K, f) \
-	X(Q5_K, f) X(Q6_K, none) X(IQ4_NL, none) X(IQ4_XS, none) X(MXFP4, none) X(I8C, none)
-#define CX_Q_DECLARE(id, kind)                                                                                         \
-	void CX_ISA_NAME(cx__dot_##id)(const cx__qact *a, const cx__wrows *w, size_t n0, size_t n, size_t k, float *y); \
-	void CX_ISA_NAME(cx__pack_##id)(const cx__wrows *w, size_t n0, size_t n, size_t c0, size_t n_chunks, size_t k,  \
-		uint8_t *panel);
+/* Block formats and the kind of their mins: dot, pack and gemm of each (dotq.c). The one place that
+ * lists them. */
+#define CX_Q_FORMATS(X)                                                                            \
+	X(Q8_0, none)                                                                                  \
+	X(Q4_0, none) X(Q4_1, f) X(Q5_0, none) X(Q5_1, f) X(Q2_K, i) X(Q3_K, none) X(Q4_K, f)          \
+		X(Q5_K, f) X(Q6_K, none) X(IQ4_NL, none) X(IQ4_XS, none) X(MXFP4, none) X(I8C, none)
+#define CX_Q_DECLARE(id, kind)                                                                     \
+	void CX_ISA_NAME(cx__dot_##id)(                                                                \
+		const cx__qact *a, const cx__wrows *w, size_t n0, size_t n, size_t k, float *y);           \
+	void CX_ISA_NAME(cx__pack_##id)(const cx__wrows *w, size_t n0, size_t n, size_t c0,            \
+		size_t n_chunks, size_t k, uint8_t *panel);
 CX_Q_FORMATS(CX_Q_DECLARE)
 #undef CX_Q_DECLARE
 void CX_ISA_NAME(cx__gemm_q_none)(const cx__gemm *g);

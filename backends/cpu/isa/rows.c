@@ -1,10 +1,12 @@
-/* rows.c - rows of elements: conversions, quantised activations, and the elementwise ends of a matmul. */
+/* rows.c - rows of elements: conversions, quantised activations, and the elementwise ends of a
+ * matmul. */
 #include "backends/cpu/isa/kernels.h"
 #include "backends/cpu/isa/vmath.h"
 
 CX_INLINE void convert_to(cx_dtype t, const void *src, float *dst, size_t n)
 {
-	for (size_t i = 0; i < n; i += 16) v16_store_n(dst + i, v16_load_as(t, src, i, n - i), n - i < 16 ? n - i : 16);
+	for (size_t i = 0; i < n; i += 16)
+		v16_store_n(dst + i, v16_load_as(t, src, i, n - i), n - i < 16 ? n - i : 16);
 }
 void CX_ISA_NAME(cx__to_f32)(cx_dtype dtype, const void *src, float *dst, size_t n)
 {
@@ -28,28 +30,28 @@ void CX_ISA_NAME(cx__from_f32)(cx_dtype dtype, const float *src, void *dst, size
 	}
 }
 
-#define ROW2(name, f)                                                                                     \
-	void CX_ISA_NAME(name)(float *x, const float *y, size_t n)                                        \
-	{                                                                                                 \
-		for (size_t i = 0; i < n; i += 16) {                                                      \
-			size_t c = n - i < 16 ? n - i : 16;                                               \
-			v16_store_n(x + i, f(v16_load_n(x + i, c), v16_load_n(y + i, c)), c);             \
-		}                                                                                         \
+#define ROW2(name, f)                                                                              \
+	void CX_ISA_NAME(name)(float *x, const float *y, size_t n)                                     \
+	{                                                                                              \
+		for (size_t i = 0; i < n; i += 16) {                                                       \
+			size_t c = n - i < 16 ? n - i : 16;                                                    \
+			v16_store_n(x + i, f(v16_load_n(x + i, c), v16_load_n(y + i, c)), c);                  \
+		}                                                                                          \
 	}
 ROW2(cx__row_add, v16_add)
 ROW2(cx__row_mul, v16_mul)
 
-#define ROW1(f)                                                                      \
-	void CX_ISA_NAME(cx__row_##f)(float *x, size_t n)                            \
-	{                                                                            \
-		for (size_t i = 0; i < n; i += 16) {                                 \
-			size_t c = n - i < 16 ? n - i : 16;                          \
-			v16_store_n(x + i, v16_##f(v16_load_n(x + i, c)), c);        \
-		}                                                                    \
+#define ROW1(f)                                                                                    \
+	void CX_ISA_NAME(cx__row_##f)(float *x, size_t n)                                              \
+	{                                                                                              \
+		for (size_t i = 0; i < n; i += 16) {                                                       \
+			size_t c = n - i < 16 ? n - i : 16;                                                    \
+			v16_store_n(x + i, v16_##f(v16_load_n(x + i, c)), c);                                  \
+		}                                                                                          \
 	}
 CX_CPU_ROW1(ROW1)
 
-/* ---- activations to integers ---------------------------------------------------------------------------- */
+/* ---- activations to integers ---- */
 
 /* 16 integers of half `hi` of block i. */
 CX_INLINE void put_half(cx__qact *o, int i, int hi, v16i q, bool bytes)
@@ -66,7 +68,10 @@ void CX_ISA_NAME(cx__quant_act)(const float *x, size_t k, cx__qact *out, bool by
 	for (size_t b = 0; b < (k + CX__QCHUNK - 1) / CX__QCHUNK * 4; b++) {
 		cx__qact *o = out + b / 4;
 		size_t n = b * 32 < k ? k - b * 32 : 0;
-		v16 lo = v16_load_n(x + b * 32, n < 16 ? n : 16), hi = v16_load_n(x + b * 32 + 16, n > 32 ? 16 : n > 16 ? n - 16 : 0);
+		v16 lo = v16_load_n(x + b * 32, n < 16 ? n : 16),
+			hi = v16_load_n(x + b * 32 + 16, n > 32   ? 16
+											 : n > 16 ? n - 16
+													  : 0);
 		v16 a = v16_abs(lo), c = v16_abs(hi), inf = v16_set1(INFINITY);
 		float m, d = 0.0f, inv = 0.0f;
 		int i = (int)(b % 4);

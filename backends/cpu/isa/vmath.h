@@ -1,19 +1,23 @@
 /* vmath.h - exp, log, tanh, erf, sin, cos and what is made of them, 16 lanes at a time.
  *
- * The same bits on every instruction set: only correctly rounded operations, in a fixed order. Errors against the
- * exact value, over the whole range (tests/test_gemm.c measures them): exp, log, erf, tanh, sin, cos 2 ulp or less,
- * log1p, expm1, sigmoid 4 ulp. NaN gives NaN, infinities and signed zeros as in C, subnormal results are not flushed.
- * silu, gelu and gelu_tanh: the formulas of graph/scalar.def; relative to |x| 4 ulp.
+ * The same bits on every instruction set: only correctly rounded operations, in a fixed order.
+ * Errors against the exact value, over the whole range (tests/test_gemm.c measures them): exp, log,
+ * erf, tanh, sin, cos 2 ulp or less, log1p, expm1, sigmoid 4 ulp. NaN gives NaN, infinities and
+ * signed zeros as in C, subnormal results are not flushed. silu, gelu and gelu_tanh: the formulas
+ * of graph/scalar.def; relative to |x| 4 ulp.
  *
- * Polynomials: exp and tanh Cephes (S. Moshier), log as in FreeBSD's e_logf.c (K. C. Ng), erf, sin and cos minimax fits
- * after N. Juffa. Reductions are Cody and Waite with fma. */
+ * Polynomials: exp and tanh Cephes (S. Moshier), log as in FreeBSD's e_logf.c (K. C. Ng), erf, sin
+ * and cos minimax fits after N. Juffa. Reductions are Cody and Waite with fma. */
 #ifndef CX_CPU_VMATH_H
 #define CX_CPU_VMATH_H
 
 #include "backends/cpu/isa/vec.h"
 
 /* 2^n as a float; -126 <= n <= 127. */
-CX_INLINE v16 v16_pow2i(v16i n) { return v16i_as_v16(v16i_sll(v16i_add(n, v16i_set1(127)), 23)); }
+CX_INLINE v16 v16_pow2i(v16i n)
+{
+	return v16i_as_v16(v16i_sll(v16i_add(n, v16i_set1(127)), 23));
+}
 
 /* e^r - 1 for |r| <= 0.35. */
 CX_INLINE v16 v16__exp_poly(v16 r)
@@ -29,11 +33,13 @@ CX_INLINE v16 v16__exp_poly(v16 r)
 
 CX_INLINE v16 v16_exp(v16 x)
 {
-	v16 c = v16_max(v16_set1(-104.0f), v16_min(v16_set1(89.0f), x)); /* NaN passes: it is the second operand */
+	v16 c = v16_max(
+		v16_set1(-104.0f), v16_min(v16_set1(89.0f), x)); /* NaN passes: it is the second operand */
 	v16 n = v16_rint(v16_mul(c, v16_set1(1.44269504088896341f)));
 	v16 r = v16_fma(n, v16_set1(-0.693359375f), c);
 	v16 p = v16_add(v16__exp_poly(v16_fma(n, v16_set1(2.12194440e-4f), r)), v16_set1(1.0f));
-	v16i i = v16_to_i(n), half = v16i_sra(i, 1); /* in two steps: 2^-150 and 2^128 are no normal numbers */
+	v16i i = v16_to_i(n),
+		 half = v16i_sra(i, 1); /* in two steps: 2^-150 and 2^128 are no normal numbers */
 	return v16_mul(v16_mul(p, v16_pow2i(half)), v16_pow2i(v16i_sub(i, half)));
 }
 
@@ -44,7 +50,8 @@ CX_INLINE v16 v16_log(v16 x)
 	v16 y = v16_select(tiny, v16_mul(x, v16_set1(0x1p25f)), x);
 	v16i u = v16i_add(v16_as_v16i(y), v16i_set1(0x3f800000 - 0x3f3504f3));
 	v16 k = v16i_to_f(v16i_sub(v16i_sra(u, 23), v16i_set1(127)));
-	v16 f = v16_sub(v16i_as_v16(v16i_add(v16i_and(u, v16i_set1(0x7fffff)), v16i_set1(0x3f3504f3))), v16_set1(1.0f));
+	v16 f = v16_sub(v16i_as_v16(v16i_add(v16i_and(u, v16i_set1(0x7fffff)), v16i_set1(0x3f3504f3))),
+		v16_set1(1.0f));
 	v16 s = v16_div(f, v16_add(f, v16_set1(2.0f))), z = v16_mul(s, s), w = v16_mul(z, z);
 	v16 t1 = v16_mul(w, v16_fma(w, v16_set1(0xf89e26p-26f), v16_set1(0xccce13p-25f)));
 	v16 t2 = v16_mul(z, v16_fma(w, v16_set1(0x91e9eep-25f), v16_set1(0xaaaaaap-24f)));
@@ -76,7 +83,8 @@ CX_INLINE v16 v16_expm1(v16 x)
 
 CX_INLINE v16 v16_tanh(v16 x)
 {
-	v16 a = v16_abs(x), z = v16_mul(x, x), p = v16_set1(-5.70498872745e-3f), one = v16_set1(1.0f), far_;
+	v16 a = v16_abs(x), z = v16_mul(x, x), p = v16_set1(-5.70498872745e-3f), one = v16_set1(1.0f),
+		far_;
 	p = v16_fma(p, z, v16_set1(2.06390887954e-2f));
 	p = v16_fma(p, z, v16_set1(-5.37397155531e-2f));
 	p = v16_fma(p, z, v16_set1(1.33314422036e-1f));
@@ -104,7 +112,8 @@ CX_INLINE v16 v16_erf(v16 x)
 	r = v16_fma(r, t, v16_set1(-0x1.079d0cp-3f));
 	r = v16_fma(r, t, v16_neg(t));
 	r = v16_copysign(v16_sub(v16_set1(1.0f), v16_exp(r)), x);
-	r = v16_select(v16_gt(t, v16_set1(4.0f)), v16_copysign(v16_set1(1.0f), x), r); /* s would overflow */
+	r = v16_select(
+		v16_gt(t, v16_set1(4.0f)), v16_copysign(v16_set1(1.0f), x), r); /* s would overflow */
 	p = v16_set1(-0x1.38e000p-11f);
 	p = v16_fma(p, s, v16_set1(0x1.471a58p-8f));
 	p = v16_fma(p, s, v16_set1(-0x1.b691b2p-6f));
@@ -142,7 +151,8 @@ CX_INLINE v16 v16__sincos(v16 x, int q)
 		v16_store(in, x);
 		v16_store(out, y);
 		for (int l = 0; l < 16; l++)
-			if (!(fabsf(in[l]) < 30000.0f)) out[l] = (float)(q ? cos((double)in[l]) : sin((double)in[l]));
+			if (!(fabsf(in[l]) < 30000.0f))
+				out[l] = (float)(q ? cos((double)in[l]) : sin((double)in[l]));
 		y = v16_load(out);
 	}
 	return y;
@@ -151,10 +161,19 @@ CX_INLINE v16 v16_sin(v16 x)
 {
 	return v16_select(v16_eq(x, v16_zero()), x, v16__sincos(x, 0)); /* keeps -0 */
 }
-CX_INLINE v16 v16_cos(v16 x) { return v16__sincos(x, 1); }
+CX_INLINE v16 v16_cos(v16 x)
+{
+	return v16__sincos(x, 1);
+}
 
-CX_INLINE v16 v16_relu(v16 x) { return v16_select(v16_lt(x, v16_zero()), v16_zero(), x); }
-CX_INLINE v16 v16_silu(v16 x) { return v16_mul(x, v16_sigmoid(x)); }
+CX_INLINE v16 v16_relu(v16 x)
+{
+	return v16_select(v16_lt(x, v16_zero()), v16_zero(), x);
+}
+CX_INLINE v16 v16_silu(v16 x)
+{
+	return v16_mul(x, v16_sigmoid(x));
+}
 CX_INLINE v16 v16_gelu(v16 x)
 {
 	v16 e = v16_erf(v16_mul(x, v16_set1(0.70710678118654752f)));
