@@ -1,7 +1,7 @@
 /* attn.cl.h - attention over dense, ragged and paged keys: a group per query row and head.
  *
  * Keys go by in chunks of CX_ROW_ITEMS: a score per item, then the running maximum and sum are brought up to date and each item
- * adds its elements of v. A row's result depends on its own keys alone, in their order. Scores are f32; a key that is
+ * adds sixteen elements of the values. A row's result depends on its own keys alone, in their order. Scores are f32; a key that is
  * masked or at -inf does not count, be its value NaN; a row that sees none gives 0. Meaning: backends/ref/attn.c. */
 #ifndef CX_ATTN_CL_H
 #define CX_ATTN_CL_H
@@ -95,7 +95,7 @@ CX_KERNEL cx_attention_group(CX_BUF(y), CX_BUF(q), CX_BUF(k), CX_BUF(v), CX_BUF(
 	CX_LOCAL_ARRAY(cx_acc, s, CX_ROW_ITEMS);
 	cx_u32 l = CX_LOCAL_ID(), h = CX_GROUP_ID(1), hk = h / (cx_u32)P.i[4];
 	cx_u32 width = (cx_u32)P.i[6], dv = (cx_u32)P.i[7], dq = CX_DT_1, dk = CX_DT_2, dtv = CX_DT_3;
-	cx_u32 ks = P.t[2].stride[5], vs = P.t[3].stride[5], qb, kb, vb, yb, row;
+	cx_u32 ks = P.t[2].stride[5], vs = P.t[3].stride[5], vr = P.t[3].stride[3], qb, kb, vb, yb, row;
 	struct cx_keys r = cx_keys_of(q_off, kv_off, &P, CX_GROUP_ID(0));
 	float m = -CX_INF, scale = P.f[0];
 	cx_acc total = 0;
@@ -106,7 +106,7 @@ CX_KERNEL cx_attention_group(CX_BUF(y), CX_BUF(q), CX_BUF(k), CX_BUF(v), CX_BUF(
 	yb = P.t[0].off + batch * P.t[0].stride[2] + (cx_u32)r.t * P.t[0].stride[3] + h * P.t[0].stride[4];
 	for (cx_u32 j = l; j < (width + 15) / 16 * 16; j += CX_ROW_ITEMS)
 		sq[j] = j < width ? cx_load_f(q, dq, qb + j * P.t[1].stride[5]) : 0.0f;
-	for (cx_u32 j = l; j < dv; j += CX_ROW_ITEMS) so[j] = 0.0f;
+	for (cx_u32 j = l; j < (dv + 15) / 16 * 16; j += CX_ROW_ITEMS) so[j] = 0.0f;
 	CX_BARRIER();
 	for (cx_i32 s0 = r.lo; s0 < r.hi; s0 += CX_ROW_ITEMS) {
 		cx_i32 key = s0 + (cx_i32)l;
@@ -130,12 +130,12 @@ CX_KERNEL cx_attention_group(CX_BUF(y), CX_BUF(q), CX_BUF(k), CX_BUF(v), CX_BUF(
 		sp[l] = pr;
 		sv[l] = row;
 		total = total * corr + cx_group_sum(s, pr); /* its barriers make sp and sv visible */
-		for (cx_u32 j = l; j < dv; j += CX_ROW_ITEMS) {
-			float o = so[j] * corr;
+		for (cx_u32 j = 16 * l; j < dv; j += 16 * CX_ROW_ITEMS) {
+			cx_v16 o = cx_v16_load(so + j) * corr;
 			for (cx_u32 i = 0; i < CX_ROW_ITEMS; i++)
 				if (sv[i] != 0xffffffffu)
-					o = cx_fma(sp[i], cx_load_f(v, dtv, vb + sv[i] * P.t[3].stride[3] + j * vs), o);
-			so[j] = o;
+					o = cx_v16_fma(cx_load16_by(v, dtv, vb + sv[i] * vr, vs, j, dv), cx_v16_all(sp[i]), o);
+			cx_v16_store(o, so + j);
 		}
 		m = next;
 		CX_BARRIER(); /* before sp and sv are written again */

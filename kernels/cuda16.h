@@ -3,6 +3,8 @@
 #ifndef CX_CUDA16_H
 #define CX_CUDA16_H
 
+#include <cuda_fp16.h>
+
 struct cx_v16 { float s[16]; };
 struct cx_n16 { int s[16]; };
 
@@ -63,6 +65,8 @@ CX_FN cx_v16 cx_n16_less(const cx_n16 &a, const cx_n16 &b, const cx_v16 &yes, co
 	CX_EACH16 r.s[l] = a.s[l] < b.s[l] ? yes.s[l] : no.s[l];
 	return r;
 }
+CX_FN float cx_half_at(const cx_u16 *p) { return __half2float(__ushort_as_half(*p)); }
+CX_FN cx_v16 cx_v16_halves(const cx_u16 *p) { cx_v16 r; CX_EACH16 r.s[l] = cx_half_at(p + l); return r; }
 CX_FN cx_n16 cx_n16_flags(int n) { cx_n16 r; CX_EACH16 r.s[l] = n >> l & 1; return r; }
 
 CX_FN float cx_v16_sum(cx_v16 v)

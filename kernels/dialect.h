@@ -87,6 +87,8 @@ typedef int16 cx_n16;
 #define cx_n16_i8(p) convert_int16(vload16(0, (__global const cx_i8 *)(p)))
 #define cx_n16_u16(p) convert_int16(vload16(0, p))
 #define cx_n16_less(a, b, yes, no) ((a) < (b) ? (yes) : (no)) /* bits of ints or floats, lane by lane */
+#define cx_half_at(p) vload_half(0, (__global const half *)(p))
+#define cx_v16_halves(p) vload_half16(0, (__global const half *)(p))
 /* Lane l of n >> l & 1. */
 #define cx_n16_flags(n) ((int16)(n) >> (int16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15) & (int16)(1))
 CX_FN float cx_v16_sum(cx_v16 v)

@@ -51,14 +51,22 @@ CX_FN void cx_nt_store(CX_BUF(y), CX_BUF(bias), CX_BUF(mul), CX_BUF(res), CX_PQ 
 	cx_store_f(y, dy, cx_batch_at(&t[0], z) + m * t[0].stride[4] + n * t[0].stride[5], v);
 }
 
+/* Sixteen k of rows x CX_NT_COLS sums. */
+CX_FN void cx_nt_add(const int rows, cx_v16 *acc, const cx_v16 *x, cx_v16 b, const int j)
+{
+#pragma unroll
+	for (int i = 0; i < rows; i++) acc[i * CX_NT_COLS + j] = cx_v16_fma(x[i], b, acc[i * CX_NT_COLS + j]);
+}
+
 /* rows x CX_NT_COLS outputs; rows and columns past the end repeat the last one and are not stored. */
 CX_FN void cx_nt_tile(const int rows, CX_BUF(y), CX_BUF(a), CX_BUF(w), CX_BUF(bias), CX_BUF(mul), CX_BUF(res),
 	CX_PQ const struct cx_kparams *p, const cx_u32 dy, const cx_u32 da, const cx_u32 dw)
 {
-	cx_u32 n0 = CX_GLOBAL_ID(0) * CX_NT_COLS, m0 = CX_GLOBAL_ID(1) * (cx_u32)rows, z = CX_GLOBAL_ID(2);
+	cx_u32 n0 = CX_GLOBAL_ID(0) * CX_NT_COLS, m0 = CX_GLOBAL_ID(1) * (cx_u32)rows, z = CX_GLOBAL_ID(2), k = 0;
 	cx_u32 n_m = p->t[0].dim[4], n_n = p->t[0].dim[5], n_k = (cx_u32)p->i[0], ks = p->t[1].stride[5];
 	cx_u32 ar[4], wr[CX_NT_COLS];
-	cx_v16 acc[4 * CX_NT_COLS];
+	cx_v16 acc[4 * CX_NT_COLS], x[4];
+	float sums[4 * CX_NT_COLS];
 	if (n0 >= n_n || m0 >= n_m) return;
 	if (dw > CX_BOOL) w += (cx_u32)p->i[15];
 #pragma unroll
@@ -73,26 +81,27 @@ CX_FN void cx_nt_tile(const int rows, CX_BUF(y), CX_BUF(a), CX_BUF(w), CX_BUF(bi
 	}
 #pragma unroll
 	for (int i = 0; i < rows * CX_NT_COLS; i++) acc[i] = cx_v16_all(0.0f);
-	for (cx_u32 k = 0; k < n_k; k += 16) {
-		cx_v16 x[4];
+	for (; ks == 1 && k + 16 <= n_k; k += 16) {
+#pragma unroll
+		for (int i = 0; i < rows; i++) x[i] = cx_load16_full(a, da, ar[i], k);
+#pragma unroll
+		for (int j = 0; j < CX_NT_COLS; j++) cx_nt_add(rows, acc, x, cx_load16_full(w, dw, wr[j], k), j);
+	}
+	for (; k < n_k; k += 16) { /* any stride, and the end of a row */
 #pragma unroll
 		for (int i = 0; i < rows; i++) x[i] = cx_load16_by(a, da, ar[i], ks, k, n_k);
 #pragma unroll
-		for (int j = 0; j < CX_NT_COLS; j++) {
-			cx_v16 b = cx_load16(w, dw, wr[j], k, n_k);
-#pragma unroll
-			for (int i = 0; i < rows; i++) acc[i * CX_NT_COLS + j] = cx_v16_fma(x[i], b, acc[i * CX_NT_COLS + j]);
-		}
+		for (int j = 0; j < CX_NT_COLS; j++) cx_nt_add(rows, acc, x, cx_load16(w, dw, wr[j], k, n_k), j);
 	}
 #pragma unroll
-	for (int i = 0; i < rows; i++) {
-#pragma unroll
-		for (int j = 0; j < CX_NT_COLS; j++) {
-			float v = cx_v16_sum(acc[i * CX_NT_COLS + j]);
-			if (m0 + (cx_u32)i >= n_m || n0 + (cx_u32)j >= n_n) continue;
-			if (dw == CX_I8C) v *= cx_i8c_scale(w, (cx_u32)p->i[2], wr[j] / n_k);
-			cx_nt_store(y, bias, mul, res, p, dy, z, m0 + (cx_u32)i, n0 + (cx_u32)j, v);
-		}
+	for (int i = 0; i < rows * CX_NT_COLS; i++) sums[i] = cx_v16_sum(acc[i]);
+#pragma unroll 1 /* one copy of the epilogue */
+	for (int i = 0; i < rows * CX_NT_COLS; i++) {
+		cx_u32 m = m0 + (cx_u32)i / CX_NT_COLS, n = n0 + (cx_u32)i % CX_NT_COLS;
+		float v = sums[i];
+		if (m >= n_m || n >= n_n) continue;
+		if (dw == CX_I8C) v *= cx_i8c_scale(w, (cx_u32)p->i[2], wr[i % CX_NT_COLS] / n_k);
+		cx_nt_store(y, bias, mul, res, p, dy, z, m, n, v);
 	}
 }
 
@@ -113,6 +122,17 @@ CX_KERNEL cx_matmul_nt1(CX_BUF(y), CX_BUF(a), CX_BUF(w), CX_BUF(bias), CX_BUF(mu
 
 #define CX_NN_COLS 32
 
+/* One k of rows x CX_NN_COLS sums. */
+CX_FN void cx_nn_add(const int rows, cx_v16 *acc, CX_BUF(a), const cx_u32 da, const cx_u32 *ar, cx_u32 k, cx_v16 b0, cx_v16 b1)
+{
+#pragma unroll
+	for (int i = 0; i < rows; i++) {
+		cx_v16 x = cx_v16_all(cx_load_f(a, da, ar[i] + k));
+		acc[2 * i] = cx_v16_fma(x, b0, acc[2 * i]);
+		acc[2 * i + 1] = cx_v16_fma(x, b1, acc[2 * i + 1]);
+	}
+}
+
 CX_FN void cx_nn_tile(const int rows, CX_BUF(y), CX_BUF(a), CX_BUF(b), CX_PQ const struct cx_kparams *p, const cx_u32 dy,
 	const cx_u32 da, const cx_u32 db)
 {
@@ -129,13 +149,15 @@ CX_FN void cx_nn_tile(const int rows, CX_BUF(y), CX_BUF(a), CX_BUF(b), CX_PQ con
 	}
 #pragma unroll
 	for (int i = 0; i < 2 * rows; i++) acc[i] = cx_v16_all(0.0f);
-	for (cx_u32 k = 0; k < n_k; k++) {
-		cx_v16 b0 = cx_load16(b, db, br + k * bs, n0, n_n), b1 = cx_load16(b, db, br + k * bs, n0 + 16, n_n);
-#pragma unroll
-		for (int i = 0; i < rows; i++) {
-			cx_v16 x = cx_v16_all(cx_load_f(a, da, ar[i] + k * ks));
-			acc[2 * i] = cx_v16_fma(x, b0, acc[2 * i]);
-			acc[2 * i + 1] = cx_v16_fma(x, b1, acc[2 * i + 1]);
+	if (n0 + CX_NN_COLS <= n_n) {
+		for (cx_u32 k = 0; k < n_k; k++) {
+			cx_v16 b0 = cx_load16_full(b, db, br + k * bs, n0), b1 = cx_load16_full(b, db, br + k * bs, n0 + 16);
+			cx_nn_add(rows, acc, a, da, ar, k * ks, b0, b1);
+		}
+	} else {
+		for (cx_u32 k = 0; k < n_k; k++) {
+			cx_v16 b0 = cx_load16(b, db, br + k * bs, n0, n_n), b1 = cx_load16(b, db, br + k * bs, n0 + 16, n_n);
+			cx_nn_add(rows, acc, a, da, ar, k * ks, b0, b1);
 		}
 	}
 #pragma unroll

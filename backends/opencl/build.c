@@ -38,11 +38,11 @@ static bool needs_quant(const char *family)
 	return false;
 }
 
-/* No fast-math; what the device does by default is IEEE but for division. */
+/* No fast-math, and no warnings, which some drivers print; what the device does by default is IEEE but for division. */
 static const char *options_of(const cx_cl_device *dev)
 {
-	return dev->exact_div ? "-cl-std=CL1.2 -cl-fp32-correctly-rounded-divide-sqrt"
-	                      : "-cl-std=CL1.2";
+	return dev->exact_div ? "-w -cl-std=CL1.2 -cl-fp32-correctly-rounded-divide-sqrt"
+	                      : "-w -cl-std=CL1.2";
 }
 
 static uint64_t hash(uint64_t h, const void *data, size_t n)
