@@ -17,10 +17,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#ifndef CX_COMMIT
-#define CX_COMMIT "unknown"
-#endif
-
 typedef struct {
 	cx_dtype dtype;
 	int64_t m, n, k;
@@ -214,8 +210,10 @@ static void print_head(cx_pool *pool, const cx_ceilings *top)
 			snprintf(cpu, sizeof cpu, "%s", strchr(line, ':') + 2);
 	if (f) fclose(f);
 	cpu[strcspn(cpu, "\n")] = 0;
-	printf("# device %s, %u threads\n# compiler %s\n# commit %s\n", cpu, cx__pool_size(pool),
-		__VERSION__, CX_COMMIT);
+	printf("# device %s, %u threads\n# compiler %s\n", cpu, cx__pool_size(pool), __VERSION__);
+#ifdef CX_COMMIT
+	printf("# commit %s\n", CX_COMMIT);
+#endif
 	printf("# ceilings: fma %.0f GFLOP/s, dot16 %.0f GOP/s, read %.1f GB/s, copy %.1f GB/s\n",
 		top->fma_gflops, top->dot16_gops, top->read_gbs, top->copy_gbs);
 	printf(

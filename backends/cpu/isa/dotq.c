@@ -37,18 +37,13 @@ CX_INLINE act act_load(cx_dtype t, const cx__qact *a)
 	CX_UNROLL
 	for (int i = 0; i < 4; i++) vb_keep(r.q[i]);
 	v16_keep(r.d);
-	if (CX_HAVE_DOT8) {
-		int sh = cx__q_zero(t) == 128  ? 7
-				 : cx__q_zero(t) == 32 ? 5
-				 : cx__q_zero(t) == 16 ? 4
-				 : cx__q_zero(t) == 8  ? 3
-									   : 2;
-		v16i none = v16i_set1(0);
-		if (cx__q_zero(t) == 0) r.zero_lo = r.zero_hi = none;
-		else if (cx__q_sub(t)) {
-			r.zero_lo = v16i_sub(none, v16i_sll(r.sum_lo, sh));
-			r.zero_hi = v16i_sub(none, v16i_sll(r.sum_hi, sh));
-		} else r.zero_lo = r.zero_hi = v16i_sub(none, v16i_sll(v16i_add(r.sum_lo, r.sum_hi), sh));
+	r.zero_lo = r.zero_hi = v16i_set1(0);
+	if (CX_HAVE_DOT8 && cx__q_zero(t) > 0) { /* a power of two */
+		const int sh = __builtin_ctz((unsigned)cx__q_zero(t));
+		if (cx__q_sub(t)) {
+			r.zero_hi = v16i_sub(r.zero_hi, v16i_sll(r.sum_hi, sh));
+			r.zero_lo = v16i_sub(r.zero_lo, v16i_sll(r.sum_lo, sh));
+		} else r.zero_lo = v16i_sub(r.zero_lo, v16i_sll(v16i_add(r.sum_lo, r.sum_hi), sh));
 	}
 	return r;
 }

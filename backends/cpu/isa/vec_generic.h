@@ -186,7 +186,7 @@ CX_INLINE v16i v16_to_i(v16 x)
 	CX_L(i)
 	{
 		float f = __builtin_rintf(a[i]);
-		r[i] = f >= -0x1p31f && f < 0x1p31f ? (int32_t)f : INT32_MIN; /* as x86 does */
+		r[i] = f >= -2147483648.0f && f < 2147483648.0f ? (int32_t)f : INT32_MIN; /* as x86 does */
 	}
 	return v16i_load(r);
 }
