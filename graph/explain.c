@@ -47,34 +47,6 @@ static void put_desc(text *t, const cx_desc *d)
 		cx__desc_is_dense(d) ? "" : "~");
 }
 
-/* Bytes that the step must read and write. Tables and states of which only some rows are touched
- * count as these rows; paged attention counts its whole pools, an upper bound. */
-static uint64_t bytes_moved(const cx_plan *p, const cx_pnode *n)
-{
-	uint64_t sum = 0, out = cx__desc_bytes(&p->t[n->out[0]].desc);
-	bool rows = n->op == CX_OP_gather || n->op == CX_OP_embed_sum;
-	bool writes_rows = n->op == CX_OP_scatter || n->op == CX_OP_rope_kv;
-	for (uint32_t j = 0; j < n->n_in; j++) {
-		const cx_ptensor *t;
-		uint64_t bytes;
-		if (n->in[j] == CX_NO) continue;
-		t = &p->t[n->in[j]];
-		bytes = cx__desc_bytes(&t->desc);
-		if (rows && j % 2 == 0 && bytes > out) bytes = out;
-		if (writes_rows) {
-			bool cache = false;
-			for (uint32_t o = 0; o < n->n_out; o++) cache |= cx__pnode_alias(n, o) == (int)j;
-			if (cache) continue;
-			if (j == (n->op == CX_OP_scatter ? 2u : 0u) || (n->op == CX_OP_rope_kv && j == 1))
-				bytes *= 2;
-		}
-		sum += bytes;
-	}
-	if (writes_rows) return sum;
-	for (uint32_t o = 0; o < n->n_out; o++) sum += cx__desc_bytes(&p->t[n->out[o]].desc);
-	return sum;
-}
-
 static void put_place(text *t, const cx_plan *p, uint32_t root)
 {
 	const cx_storage *m = &p->mem[p->t[root].mem];
@@ -99,7 +71,7 @@ static void put_step(text *t, const cx_plan *p, uint32_t pos)
 		put_desc(t, &p->t[n->out[o]].desc);
 		put_place(t, p, n->out[o]);
 	}
-	put(t, "  %llu bytes", (unsigned long long)bytes_moved(p, n));
+	put(t, "  %llu bytes", (unsigned long long)cx__pnode_bytes(p, n));
 	if (n->scratch) put(t, ", scratch %llu", (unsigned long long)n->scratch);
 	if (n->inplace >= 0) put(t, ", in place of operand %d", n->inplace);
 	put(t, "\n     %s\n     why: ", cx__pnode_text(p, n, where, sizeof where));

@@ -411,11 +411,18 @@ static const struct {
 	{"emit", cx__pass_emit},         /* steps, binding tables, segments */
 };
 
+enum { N_PASSES = sizeof passes / sizeof passes[0] };
+static const uint8_t passes_of[CX_STAGE_COUNT] = {
+#define X(name, n_passes, doc) n_passes,
+	CX_STAGES(X)
+#undef X
+};
+
 static cx_status run_passes(cx_plan *p, cx_err *err)
 {
 	cx_status st;
 	if (p->opts.verify && (st = cx__plan_verify(p, "import", err)) != CX_OK) return st;
-	for (size_t i = 0; i < sizeof passes / sizeof passes[0]; i++) {
+	for (size_t i = 0; i < passes_of[p->stage] && i < N_PASSES; i++) {
 		if ((st = passes[i].run(p, err)) != CX_OK) return st;
 		cx__plan_compact(p);
 		cx_arena_reset(&p->tmp);
@@ -427,12 +434,19 @@ static cx_status run_passes(cx_plan *p, cx_err *err)
 
 cx_status cx_plan_build(const cx_graph *g, const cx_plan_opts *opts, cx_plan **out, cx_err *err)
 {
+	return cx__plan_build_to(g, opts, CX_STAGE_planned, out, err);
+}
+
+cx_status cx__plan_build_to(
+	const cx_graph *g, const cx_plan_opts *opts, cx_stage stage, cx_plan **out, cx_err *err)
+{
 	struct timespec a, b;
 	cx_plan *p = NULL;
 	cx_status st;
 	*out = NULL;
 	clock_gettime(CLOCK_MONOTONIC, &a);
 	if ((st = plan_create(g, opts, &p, err)) != CX_OK) goto fail;
+	p->stage = stage;
 	if ((st = run_passes(p, err)) != CX_OK) goto fail;
 	cx_arena_deinit(&p->tmp);
 	cx_arena_init(&p->tmp, &p->alloc);

@@ -118,6 +118,21 @@ typedef enum cx_mem_kind {
 	CX_MEM_WEIGHT,
 	CX_MEM_CONST
 } cx_mem_kind;
+/* Where building may stop, with the number of passes run until then. */
+#define CX_STAGES(X)                                                                               \
+	X(built, 0, "as the source graph says")                                                        \
+	X(simplified, 1, "constants folded, identities and doubles gone")                              \
+	X(placed, 3, "legalised, a device and a kernel per node")                                      \
+	X(fused, 4, "groups of nodes as one")                                                          \
+	X(scheduled, 5, "in run order, updates after their readers")                                   \
+	X(planned, 7, "with memory: what runs")
+typedef enum cx_stage {
+#define X(name, n_passes, doc) CX_STAGE_##name,
+	CX_STAGES(X)
+#undef X
+		CX_STAGE_COUNT
+} cx_stage;
+
 /* Bytes that several roots may share, one after the other. */
 typedef struct cx_storage {
 	uint8_t kind, dev;
@@ -179,6 +194,7 @@ struct cx_plan {
 	cx_desc *key;        /* scratch for cx__plan_find */
 	uint32_t cap_key;
 	uint32_t mark;
+	cx_stage stage; /* after which building stops; only a planned one can be run or explained */
 	bool scheduled, placed_mem;
 	cx_plan_stats stats;
 };
@@ -229,7 +245,20 @@ static inline uint32_t cx__plan_live(const cx_plan *p, uint32_t node)
 	return node;
 }
 
+/* ---- costs (cost.c) ---- */
+
+/* Bytes that the node must read and write. Tables and states of which only some rows are touched
+ * count as these rows; paged attention counts its whole pools, an upper bound. */
+uint64_t cx__pnode_bytes(const cx_plan *p, const cx_pnode *n);
+/* Multiplications, additions, and function values (one each) that the node's definition asks for.
+ * Attention counts every key, also masked ones: an upper bound. */
+double cx__pnode_flops(const cx_plan *p, const cx_pnode *n);
+
 /* ---- passes, in order ---- */
+
+/* cx_plan_build() that stops after a stage; for dumps. */
+cx_status cx__plan_build_to(
+	const cx_graph *g, const cx_plan_opts *opts, cx_stage stage, cx_plan **out, cx_err *err);
 
 cx_status cx__pass_simplify(cx_plan *p, cx_err *err);
 cx_status cx__pass_legalise(cx_plan *p, cx_err *err);
