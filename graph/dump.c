@@ -441,6 +441,8 @@ cx_status cx__plan_dump(const cx_plan *p, cx_dump_format format, const double *s
 	cx_status st;
 	*text = NULL;
 	*n_bytes = 0;
+	if (format == CX_DUMP_text && p->stage == CX_STAGE_built)
+		return cx_graph_print(p->g, alloc, text, n_bytes, err);
 	if (format == CX_DUMP_text) {
 		if ((st = cx__plan_to_graph(p, alloc, &g, err)) != CX_OK) return st;
 		st = cx_graph_print(g, alloc, text, n_bytes, err);
