@@ -172,10 +172,8 @@ static window apply(cx_op op, const void *attr, const cx_prog *prog, const term 
 	cx_attr_reduce r;
 	if (cx__desc_elems(out) == 0) return whole(nothing(), out);
 	if (same_term) return same_term->run;
-	if (op == CX_OP_neg) {
-		v = number(in[0].run, cx__desc_elems(out));
-		return whole((value){v.a, v.b ^ 1}, out);
-	}
+	if (op == CX_OP_neg) /* a run of the negated base: twice negated it is the same run again */
+		return (window){{in[0].run.base.a, in[0].run.base.b ^ 1}, in[0].run.off, in[0].run.elems};
 	while (n_in > 0 && in[n_in - 1].absent) n_in--;
 	if (cx__ops[op].attr == CX_ATTR_reduce) {
 		r = attr ? *(const cx_attr_reduce *)attr : cx_attr_reduce_default();
@@ -473,7 +471,7 @@ static void number_node(checker *c, const cx_pnode *n)
 		window w = apply((cx_op)n->op, n->attr, n->fusion == CX_FUSION_none ? n->prog : NULL,
 			c->terms, n->n_in, o, &t->desc);
 		value v = number(w, cx__desc_elems(&t->desc));
-		c->plan[n->out[o]] = w;
+		c->plan[n->out[o]] = t->trusted ? whole(v, &t->desc) : w; /* as number_source() has it */
 		if (t->trusted != 1) continue;
 		t->trusted = 2;
 		t->expr[0] = v.a;

@@ -302,7 +302,10 @@ bool plan_fill_leaf(void *ctx, uint32_t id, void *buf, uint64_t bytes)
 		for (int64_t i = 0; i < elems; i++) ((float *)buf)[i] = cx__rng_float(&rng, -1, 1);
 		return true;
 	}
-	if (n->desc.dtype != CX_I32) return false;
+	if (n->desc.dtype != CX_I32) { /* finite as f16 and in blocks, 0 and 1 as bool */
+		for (uint64_t i = 0; i < bytes; i++) ((unsigned char *)buf)[i] = i % 2;
+		return true;
+	}
 	for (int64_t i = 0; i < elems; i++) {
 		int32_t v = (int32_t)(i % 3);
 		if (strcmp(n->name, "slot") == 0 || strcmp(n->name, "pos") == 0 ||

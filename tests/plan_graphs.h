@@ -26,7 +26,8 @@ void plan_build_model(cx_graph *g, const plan_model *m);
 /* n nodes of mixed kinds: chains, branches, products, reductions. */
 void plan_build_mixed(cx_graph *g, uint32_t n);
 
-/* Leaves: floats in [-1, 1), ints i mod 3, the same for the same name. ctx is the graph. */
+/* Leaves: f32 in [-1, 1), i32 mostly i mod 3, bytes 0 and 1 for other dtypes; the same for the same
+ * id. ctx is the graph. */
 bool plan_fill_leaf(void *ctx, uint32_t id, void *buf, uint64_t bytes);
 
 #endif
