@@ -165,22 +165,29 @@ static void product_block(const cx_cpu_isa *isa, const cx_cpu_linear *l, const l
 		isa->dot_q[w->dtype](a, &rows, (size_t)b->n0, (size_t)b->n, (size_t)l->k, out);
 		return;
 	}
-	for (size_t c = 0; c < s->n_chunks; c += KB / CX__QCHUNK) {
-		size_t steps = s->n_chunks - c < KB / CX__QCHUNK ? s->n_chunks - c : KB / CX__QCHUNK;
-		cx__gemm g = {.a = a + c,
-			.a_stride = s->n_chunks,
-			.m = (size_t)b->m,
-			.n = (size_t)b->n,
-			.panel = s->panel,
-			.steps = steps,
-			.part = s->part,
-			.first = c == 0,
-			.last = c + steps == s->n_chunks,
-			.y = out,
-			.y_stride = NB};
-		isa->pack_q[w->dtype](&rows, (size_t)b->n0, (size_t)b->n, c, steps, (size_t)l->k, s->panel);
-		isa->gemm_q[w->dtype](&g);
-	}
+	/* few rows of a: so few rows of w at a time that their panel is still in the first cache when
+	 * it is read */
+	const int64_t strip = b->m <= M_DIRECT ? 4 : b->n;
+	for (int64_t n = 0; n < b->n; n += strip)
+		for (size_t c = 0; c < s->n_chunks; c += KB / CX__QCHUNK) {
+			const size_t left = s->n_chunks - c,
+						 steps = left < KB / CX__QCHUNK ? left : KB / CX__QCHUNK;
+			const size_t cols = (size_t)min64(strip, b->n - n);
+			cx__gemm g = {.a = a + c,
+				.a_stride = s->n_chunks,
+				.m = (size_t)b->m,
+				.n = cols,
+				.panel = s->panel,
+				.steps = steps,
+				.part = s->part,
+				.first = c == 0,
+				.last = steps == left,
+				.y = out + n,
+				.y_stride = NB};
+			isa->pack_q[w->dtype](
+				&rows, (size_t)(b->n0 + n), cols, c, steps, (size_t)l->k, s->panel);
+			isa->gemm_q[w->dtype](&g);
+		}
 }
 
 static void product_float(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s,

@@ -17,6 +17,17 @@
 /* Rows of w at once: as many as leave the activations of a chunk in registers, or one. */
 enum { R_MAX = CX_HAVE_DOT8 ? 4 : 1 };
 
+/* The same chunk of the rows that come next: rows are too short for the hardware to see where they
+ * go on (without it Q4_0 and Q8_0 from memory take twice as long). Past the end of the matrix it
+ * does nothing. */
+CX_INLINE void prefetch(cx_dtype t, const uint8_t *p, size_t ahead)
+{
+	const size_t bytes = cx__q_super(t) ? cx__q_block(t) : 4 * cx__q_block(t);
+	CX_UNROLL
+	for (size_t o = 0; o < bytes; o += 64)
+		__builtin_prefetch((const void *)((uintptr_t)p + ahead + o), 0, 2);
+}
+
 /* What the row of a contributes to a chunk, in registers. */
 typedef struct {
 	vb q[4];
@@ -125,17 +136,6 @@ CX_INLINE float row_scale(cx_dtype t, const cx__wrows *w, size_t n)
 	return s;
 }
 
-/* The same chunk of the rows that come next: rows are too short for the hardware to see where they
- * go on (without it Q4_0 and Q8_0 from memory take twice as long). Past the end of the matrix it
- * does nothing. */
-CX_INLINE void prefetch(cx_dtype t, const uint8_t *p, size_t ahead)
-{
-	const size_t bytes = cx__q_super(t) ? cx__q_block(t) : 4 * cx__q_block(t);
-	CX_UNROLL
-	for (size_t o = 0; o < bytes; o += 64)
-		__builtin_prefetch((const void *)((uintptr_t)p + ahead + o), 0, 2);
-}
-
 /* R rows of w from n0 on; rows past the last (n of them exist) stand for it, and their sums are
  * dropped. */
 CX_INLINE void dot_rows(cx_dtype t, int R, const cx__qact *a, const cx__wrows *w, size_t n0,
@@ -230,6 +230,7 @@ CX_INLINE void pack_rows(cx_dtype t, const cx__wrows *w, size_t n0, size_t n, si
 			else {
 				tail_chunk b;
 				const uint8_t *p = cx__q_at(t, row, c);
+				prefetch(t, p, 4 * w->row_bytes);
 				if (!cx__q_super(t) && c == whole) {
 					tail_load(t, row, k, &b);
 					p = b.b;
