@@ -22,10 +22,8 @@ start:
 	memset(d, 0, sizeof *d);
 	d->shader = (uint16_t)shader;
 	d->groups[0] = d->groups[1] = 1;
-	for (uint32_t i = 0; i < CX_VK_TENSORS; i++) {
-		d->slot[i].buf = CX_BUF_NONE;
-		d->p.t[i].dtype = CX_K_NONE;
-	}
+	for (uint32_t i = 0; i < CX_VK_TENSORS; i++) d->p.t[i].dtype = CX_K_NONE;
+	for (uint32_t i = 0; i < CX_VK_TENSORS + CX_VK_TEXELS; i++) d->slot[i].buf = CX_BUF_NONE;
 	d->p.op = e->step->op;
 	cx__vk_spec(d, local);
 	return d;
@@ -64,6 +62,31 @@ void cx__vk_bind(cx_vk_emit *e, cx_vk_dispatch *d, uint32_t i, const cx_operand 
 		t->dim[k] = from < 0 ? 1 : (cx_u32)o->desc.dim[from];
 		t->stride[k] = from < 0 ? 0 : (cx_u32)(o->desc.stride[from] / (k < 5 ? info->block_elems : 1));
 	}
+}
+
+/* Four f32 or f16 elements; all strides but the innermost, and the offset behind the aligned base, in whole texels. */
+bool cx__vk_texel_ok(const cx_vk_device *d, const cx_operand *o)
+{
+	const VkPhysicalDeviceLimits *l = &d->props.limits;
+	uint64_t size = o->desc.dtype == CX_F32 ? 16 : 8, align = l->minStorageBufferOffsetAlignment;
+	int32_t ones = 0;
+	if (o->desc.dtype != CX_F32 && o->desc.dtype != CX_F16) return false;
+	if (o->off % size || align % l->minTexelBufferOffsetAlignment) return false;
+	if (cx__vk_extent(&o->desc) % size || cx__vk_extent(&o->desc) / size > l->maxTexelBufferElements) return false;
+	for (int32_t i = 0; i < o->desc.rank; i++) {
+		if (o->desc.stride[i] == 1) ones++;
+		else if (o->desc.dim[i] > 1 && o->desc.stride[i] % 4) return false;
+	}
+	return ones == 1;
+}
+
+void cx__vk_texel(const cx_vk_emit *e, cx_vk_dispatch *d, uint32_t i, uint32_t from)
+{
+	cx_vk_slot *t = &d->slot[cx__vk_shaders[d->shader].n_tensors + i];
+	(void)e;
+	*t = d->slot[from];
+	t->format = d->p.t[from].dtype == CX_F32 ? VK_FORMAT_R32G32B32A32_SFLOAT : VK_FORMAT_R16G16B16A16_SFLOAT;
+	d->slot[from].buf = CX_BUF_NONE;
 }
 
 enum { MAX_GROUPS = 65535 };

@@ -14,6 +14,7 @@ typedef struct cx_vk_slot {
 	uint32_t buf; /* as in cx_operand, CX_BUF_NONE: unused */
 	uint64_t off, bytes;
 	bool write, read;
+	VkFormat format; /* of a texel buffer */
 } cx_vk_slot;
 
 typedef struct cx_vk_dispatch {
@@ -22,7 +23,7 @@ typedef struct cx_vk_dispatch {
 	uint32_t spec[CX_VK_SPEC];
 	uint32_t groups[2];
 	struct cx_kparams p;
-	cx_vk_slot slot[CX_VK_TENSORS];
+	cx_vk_slot slot[CX_VK_TENSORS + CX_VK_TEXELS]; /* tensors, then texel buffers */
 } cx_vk_dispatch;
 
 typedef struct cx_vk_emit {
@@ -50,6 +51,10 @@ static inline void cx__vk_spec(cx_vk_dispatch *d, uint32_t v)
 enum { CX_VK_READ = 1, CX_VK_WRITE = 2 };
 /* Binds o as tensor i, described by `d`. The descriptor covers what d reaches, or `bytes` if that is not 0. */
 void cx__vk_bind(cx_vk_emit *e, cx_vk_dispatch *d, uint32_t i, const cx_operand *o, int access, uint64_t bytes);
+/* Texel buffer i of the dispatch is the bytes of its tensor `from`, in texels of four elements. False: its place or strides
+ * do not allow that. */
+bool cx__vk_texel_ok(const cx_vk_device *d, const cx_operand *o);
+void cx__vk_texel(const cx_vk_emit *e, cx_vk_dispatch *d, uint32_t i, uint32_t from);
 /* One invocation per item in groups of d->spec[0], or n groups. p.n becomes n. */
 void cx__vk_items(cx_vk_dispatch *d, uint64_t n);
 void cx__vk_groups(cx_vk_dispatch *d, uint64_t n);

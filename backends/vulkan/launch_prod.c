@@ -16,16 +16,28 @@ typedef struct product {
 static bool there(const cx_operand *o) { return o->desc.dtype != CX_DTYPE_COUNT; }
 static uint32_t dtype_or_absent(const cx_operand *o) { return there(o) ? (uint32_t)o->desc.dtype : ABSENT; }
 
-static void emit_piece(cx_vk_emit *e, const product *p)
+/* How one piece is done: which shader, the tile of an invocation, lanes. */
+typedef struct shape_of_work {
+	bool texels, nn;
+	uint32_t rows, cols, lanes;
+} shape_of_work;
+
+static shape_of_work choose(const cx_vk_device *d, const product *p)
 {
 	int32_t r = p->y.desc.rank;
-	int64_t m = p->y.desc.dim[r - 2], n = p->y.desc.dim[r - 1], k = p->x.desc.dim[r - 1], batch = 1;
-	bool few = m <= FEW_ROWS;
-	uint32_t rows = few ? (m > 4 ? 8 : m > 2 ? 4 : m > 1 ? 2 : 1) : 4, cols = few ? 1 : 4;
-	int64_t per_n = few ? 8 : 8 * cols, per_m = few ? rows : 8 * rows;
-	cx_vk_dispatch *d = cx__vk_begin(e, CX_SHADER_prod, LOCAL);
-	for (int32_t i = 0; i + 2 < r; i++) batch *= p->y.desc.dim[i];
-	d->after = p->after;
+	int64_t m = p->y.desc.dim[r - 2], k = p->x.desc.dim[r - 1], n = p->y.desc.dim[r - 1];
+	shape_of_work s = {.nn = p->w.desc.stride[r - 1] != 1};
+	s.texels = k > 0 && k % 4 == 0 && p->x.desc.stride[r - 1] == 1 && cx__vk_texel_ok(d, &p->x) && cx__vk_texel_ok(d, &p->w);
+	if (s.nn && (n % 4 || p->w.desc.stride[r - 2] != 1)) s.texels = false;
+	s.lanes = m <= FEW_ROWS && !(s.texels && s.nn) ? 8 : 1;
+	s.rows = m > 4 ? 8 : m > 2 ? 4 : m > 1 ? 2 : 1;
+	s.cols = s.lanes == 8 ? 1 : s.texels ? 8 : 4;
+	if (s.lanes == 1 && !s.texels) s.rows = 4;
+	return s;
+}
+
+static void spec_piece(cx_vk_dispatch *d, const product *p, const shape_of_work *w, bool batch, bool tail)
+{
 	cx__vk_spec(d, (uint32_t)p->y.desc.dtype);
 	cx__vk_spec(d, (uint32_t)p->x.desc.dtype);
 	cx__vk_spec(d, (uint32_t)p->w.desc.dtype);
@@ -33,17 +45,34 @@ static void emit_piece(cx_vk_emit *e, const product *p)
 	cx__vk_spec(d, dtype_or_absent(&p->residual));
 	cx__vk_spec(d, dtype_or_absent(&p->factor));
 	cx__vk_spec(d, (uint32_t)p->act);
-	cx__vk_spec(d, rows);
-	cx__vk_spec(d, cols);
-	cx__vk_spec(d, few ? 8 : 1);
-	cx__vk_spec(d, batch != 1);
-	cx__vk_spec(d, k % 8 != 0);
+	cx__vk_spec(d, w->rows);
+	cx__vk_spec(d, w->cols);
+	cx__vk_spec(d, w->lanes);
+	cx__vk_spec(d, batch);
+	cx__vk_spec(d, tail);
+	cx__vk_spec(d, w->nn);
+}
+
+static void emit_piece(cx_vk_emit *e, const product *p)
+{
+	int32_t r = p->y.desc.rank;
+	int64_t m = p->y.desc.dim[r - 2], n = p->y.desc.dim[r - 1], k = p->x.desc.dim[r - 1], batch = 1;
+	shape_of_work w = choose(e->dev, p);
+	int64_t per_n = w.lanes == 8 ? 8 : 8 * w.cols, per_m = w.lanes == 8 ? w.rows : 8 * w.rows;
+	cx_vk_dispatch *d = cx__vk_begin(e, w.texels ? CX_SHADER_prodt : CX_SHADER_prod, LOCAL);
+	for (int32_t i = 0; i + 2 < r; i++) batch *= p->y.desc.dim[i];
+	d->after = p->after;
+	spec_piece(d, p, &w, batch != 1, k % 8 != 0);
 	cx__vk_bind(e, d, 0, &p->y, CX_VK_WRITE, 0);
 	cx__vk_bind(e, d, 1, &p->x, CX_VK_READ, 0);
 	cx__vk_bind(e, d, 2, &p->w, CX_VK_READ, 0);
 	if (there(&p->bias)) cx__vk_bind(e, d, 4, &p->bias, CX_VK_READ, 0);
 	if (there(&p->residual)) cx__vk_bind(e, d, 5, &p->residual, CX_VK_READ, 0);
 	if (there(&p->factor)) cx__vk_bind(e, d, 6, &p->factor, CX_VK_READ, 0);
+	if (w.texels) {
+		cx__vk_texel(e, d, 0, 1);
+		cx__vk_texel(e, d, 1, 2);
+	}
 	d->p.i[0] = (cx_i32)m;
 	d->p.i[1] = (cx_i32)n;
 	d->p.i[2] = (cx_i32)k;

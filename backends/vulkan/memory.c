@@ -22,8 +22,8 @@ cx_status cx__vk_memory_make(
 	cx_vk_device *d, uint64_t bytes, bool host, struct cx_vk_memory *out, cx_err *err)
 {
 	VkBufferCreateInfo info = {VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO, .size = bytes,
-		.usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT |
-		         VK_BUFFER_USAGE_TRANSFER_DST_BIT};
+		.usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_UNIFORM_TEXEL_BUFFER_BIT |
+		         VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT};
 	VkMemoryAllocateInfo mem = {VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO};
 	VkMemoryRequirements need;
 	void *map = NULL;

@@ -62,21 +62,24 @@ static cx_status make_module(cx_vk_device *d, uint32_t shader, cx_err *err)
 
 /* ---- layouts ---- */
 
-cx_status cx__vk_layout_get(cx_vk_device *d, uint32_t n, cx_err *err)
+static cx_status make_layout(cx_vk_device *d, uint32_t shader, cx_err *err)
 {
-	VkDescriptorSetLayoutBinding b[CX_VK_TENSORS + 1];
-	VkDescriptorSetLayoutCreateInfo set = {VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO, .bindingCount = n,
+	const cx_vk_shader *s = &cx__vk_shaders[shader];
+	uint32_t n = s->n_tensors + 1u, all = n + s->n_texel;
+	VkDescriptorSetLayoutBinding b[CX_VK_TENSORS + 1 + CX_VK_TEXELS];
+	VkDescriptorSetLayoutCreateInfo set = {VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO, .bindingCount = all,
 		.pBindings = b};
 	VkPushConstantRange push = {VK_SHADER_STAGE_COMPUTE_BIT, 0, 4};
 	VkPipelineLayoutCreateInfo layout = {VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO, .setLayoutCount = 1,
 		.pushConstantRangeCount = 1, .pPushConstantRanges = &push};
 	VkResult r = VK_SUCCESS;
-	CX_ASSERT(n <= CX_VK_TENSORS + 1);
-	for (uint32_t i = 0; i < n; i++)
-		b[i] = (VkDescriptorSetLayoutBinding){i, VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, 1, VK_SHADER_STAGE_COMPUTE_BIT, NULL};
-	if (!d->set_layout[n]) r = d->vk.CreateDescriptorSetLayout(d->dev, &set, NULL, &d->set_layout[n]);
-	layout.pSetLayouts = &d->set_layout[n];
-	if (r == VK_SUCCESS && !d->layout[n]) r = d->vk.CreatePipelineLayout(d->dev, &layout, NULL, &d->layout[n]);
+	for (uint32_t i = 0; i < all; i++)
+		b[i] = (VkDescriptorSetLayoutBinding){i,
+			i < n ? VK_DESCRIPTOR_TYPE_STORAGE_BUFFER : VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER, 1,
+			VK_SHADER_STAGE_COMPUTE_BIT, NULL};
+	if (!d->set_layout[shader]) r = d->vk.CreateDescriptorSetLayout(d->dev, &set, NULL, &d->set_layout[shader]);
+	layout.pSetLayouts = &d->set_layout[shader];
+	if (r == VK_SUCCESS && !d->layout[shader]) r = d->vk.CreatePipelineLayout(d->dev, &layout, NULL, &d->layout[shader]);
 	return r == VK_SUCCESS ? CX_OK : cx__vk_fail(d, r, "no pipeline layout", err);
 }
 
@@ -116,7 +119,7 @@ static cx_status make_pipeline(cx_vk_device *d, cx_vk_pipeline *p, cx_err *err)
 	VkComputePipelineCreateInfo info = {VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
 		.stage = {VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO, .stage = VK_SHADER_STAGE_COMPUTE_BIT,
 			.module = d->modules[p->shader], .pName = "main", .pSpecializationInfo = &spec},
-		.layout = d->layout[cx__vk_shaders[p->shader].n_tensors + 1]};
+		.layout = d->layout[p->shader]};
 	VkResult r;
 	for (uint32_t i = 0; i < p->n_spec; i++) map[i] = (VkSpecializationMapEntry){i, i * 4, 4};
 	r = d->vk.CreateComputePipelines(d->dev, d->cache, 1, &info, NULL, &p->pipe);
@@ -139,7 +142,7 @@ cx_status cx__vk_pipeline_get(cx_vk_device *d, uint32_t shader, const uint32_t *
 			*out = p->pipe;
 			return CX_OK;
 		}
-	if ((st = cx__vk_layout_get(d, cx__vk_shaders[shader].n_tensors + 1u, err)) != CX_OK) return st;
+	if ((st = make_layout(d, shader, err)) != CX_OK) return st;
 	if (!d->modules[shader] && (st = make_module(d, shader, err)) != CX_OK) return st;
 	if (!(p = cx_calloc(d->alloc, 1, sizeof *p)))
 		return CX_FAIL(err, CX_ERR_MEMORY, "%s: no memory for a pipeline", d->base.name);
@@ -167,9 +170,8 @@ void cx__vk_pipelines_free(cx_vk_device *d)
 	cx_free(d->alloc, d->pipes, d->cap_pipes * sizeof *d->pipes);
 	d->pipes = NULL;
 	d->cap_pipes = d->n_pipes = 0;
-	for (uint32_t i = 0; i < CX_SHADER_COUNT; i++)
+	for (uint32_t i = 0; i < CX_SHADER_COUNT; i++) {
 		if (d->modules[i]) d->vk.DestroyShaderModule(d->dev, d->modules[i], NULL);
-	for (uint32_t i = 0; i < CX_VK_TENSORS + 2; i++) {
 		if (d->layout[i]) d->vk.DestroyPipelineLayout(d->dev, d->layout[i], NULL);
 		if (d->set_layout[i]) d->vk.DestroyDescriptorSetLayout(d->dev, d->set_layout[i], NULL);
 	}

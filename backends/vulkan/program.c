@@ -17,6 +17,8 @@ struct cx_program {
 	cx_buffer *params; /* launch parameters, then tables, then a block for bindings that a shader leaves unused */
 	uint64_t table_off, dummy_off;
 	VkDescriptorPool sets;
+	VkBufferView *views; /* [n_views] */
+	uint32_t n_views, cap_views;
 	VkCommandPool pool;
 	VkCommandBuffer *cmds; /* [n_steps + 1]; the last is the whole program */
 	uint32_t n_steps;
@@ -77,32 +79,67 @@ static VkDescriptorBufferInfo slot_info(const compiler *c, const cx_vk_slot *s, 
 	return (VkDescriptorBufferInfo){b->m.buf, off, size};
 }
 
+static cx_status make_view(compiler *c, const cx_vk_slot *s, VkBufferView *out, cx_err *err)
+{
+	cx_program *p = c->p;
+	cx_vk_device *d = p->dev;
+	const cx_vk_buffer *b = (const cx_vk_buffer *)c->e.binds->bufs[s->buf];
+	VkBufferViewCreateInfo info = {VK_STRUCTURE_TYPE_BUFFER_VIEW_CREATE_INFO, .buffer = b->m.buf, .format = s->format,
+		.offset = s->off, .range = s->bytes};
+	VkResult r = d->vk.CreateBufferView(d->dev, &info, NULL, out);
+	if (r != VK_SUCCESS) return cx__vk_fail(d, r, "no texel buffer", err);
+	p->views[p->n_views++] = *out;
+	return CX_OK;
+}
+
+static cx_status write_set(compiler *c, uint32_t i, cx_err *err)
+{
+	cx_vk_device *d = c->p->dev;
+	const cx_vk_dispatch *x = &c->e.d[i];
+	const cx_vk_shader *s = &cx__vk_shaders[x->shader];
+	VkDescriptorBufferInfo b[CX_VK_TENSORS + 1];
+	VkBufferView views[CX_VK_TEXELS];
+	VkWriteDescriptorSet w[2] = {
+		{VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET, .dstSet = c->sets[i], .descriptorCount = s->n_tensors + 1u,
+			.descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, .pBufferInfo = b},
+		{VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET, .dstSet = c->sets[i], .dstBinding = s->n_tensors + 1u,
+			.descriptorCount = s->n_texel, .descriptorType = VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER,
+			.pTexelBufferView = views}};
+	cx_status st;
+	b[0] = (VkDescriptorBufferInfo){((cx_vk_buffer *)c->p->params)->m.buf, 0, c->p->dummy_off};
+	for (uint32_t k = 0; k < s->n_tensors; k++) b[k + 1] = slot_info(c, &x->slot[k], k < s->n_out);
+	for (uint32_t k = 0; k < s->n_texel; k++)
+		if ((st = make_view(c, &x->slot[s->n_tensors + k], &views[k], err)) != CX_OK) return st;
+	d->vk.UpdateDescriptorSets(d->dev, s->n_texel ? 2 : 1, w, 0, NULL);
+	return CX_OK;
+}
+
 static cx_status make_sets(compiler *c, cx_err *err)
 {
 	cx_vk_device *d = c->p->dev;
-	VkDescriptorPoolSize size = {VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, 0};
+	VkDescriptorPoolSize size[2] = {
+		{VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, 0}, {VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER, 0}};
 	VkDescriptorPoolCreateInfo info = {VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO, .maxSets = c->e.n,
-		.poolSizeCount = 1, .pPoolSizes = &size};
+		.poolSizeCount = 1, .pPoolSizes = size};
 	VkResult r;
-	for (uint32_t i = 0; i < c->e.n; i++) size.descriptorCount += 1u + cx__vk_shaders[c->e.d[i].shader].n_tensors;
+	cx_status st;
+	for (uint32_t i = 0; i < c->e.n; i++) {
+		size[0].descriptorCount += 1u + cx__vk_shaders[c->e.d[i].shader].n_tensors;
+		size[1].descriptorCount += cx__vk_shaders[c->e.d[i].shader].n_texel;
+	}
 	if (c->e.n == 0) return CX_OK;
+	if (size[1].descriptorCount) info.poolSizeCount = 2;
+	c->p->cap_views = size[1].descriptorCount;
+	c->p->views = cx_calloc(d->alloc, c->p->cap_views + 1, sizeof *c->p->views);
+	if (!c->p->views) return no_memory(err);
 	r = d->vk.CreateDescriptorPool(d->dev, &info, NULL, &c->p->sets);
 	if (r != VK_SUCCESS) return cx__vk_fail(d, r, "no descriptor pool", err);
 	for (uint32_t i = 0; i < c->e.n; i++) {
-		const cx_vk_dispatch *x = &c->e.d[i];
-		const cx_vk_shader *s = &cx__vk_shaders[x->shader];
-		VkDescriptorBufferInfo b[CX_VK_TENSORS + 1];
 		VkDescriptorSetAllocateInfo alloc = {VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO,
-			.descriptorPool = c->p->sets, .descriptorSetCount = 1,
-			.pSetLayouts = &d->set_layout[s->n_tensors + 1]};
-		VkWriteDescriptorSet w = {VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET, .descriptorCount = s->n_tensors + 1u,
-			.descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, .pBufferInfo = b};
+			.descriptorPool = c->p->sets, .descriptorSetCount = 1, .pSetLayouts = &d->set_layout[c->e.d[i].shader]};
 		r = d->vk.AllocateDescriptorSets(d->dev, &alloc, &c->sets[i]);
 		if (r != VK_SUCCESS) return cx__vk_fail(d, r, "no descriptor set", err);
-		b[0] = (VkDescriptorBufferInfo){((cx_vk_buffer *)c->p->params)->m.buf, 0, c->p->dummy_off};
-		for (uint32_t k = 0; k < s->n_tensors; k++) b[k + 1] = slot_info(c, &x->slot[k], k < s->n_out);
-		w.dstSet = c->sets[i];
-		d->vk.UpdateDescriptorSets(d->dev, 1, &w, 0, NULL);
+		if ((st = write_set(c, i, err)) != CX_OK) return st;
 	}
 	return CX_OK;
 }
@@ -137,7 +174,7 @@ static bool is_memory(const cx_vk_slot *s)
 /* Does dispatch x touch what the first n entries of the log touched, one of the two writing? */
 static bool clashes(const compiler *c, const cx_vk_dispatch *x, uint32_t n)
 {
-	for (uint32_t k = 0; k < CX_VK_TENSORS; k++) {
+	for (uint32_t k = 0; k < CX_VK_TENSORS + CX_VK_TEXELS; k++) {
 		access a;
 		if (!is_memory(&x->slot[k])) continue;
 		a = access_of(c, &x->slot[k]);
@@ -151,7 +188,7 @@ static bool clashes(const compiler *c, const cx_vk_dispatch *x, uint32_t n)
 
 static cx_status remember(compiler *c, const cx_vk_dispatch *x, cx_err *err)
 {
-	for (uint32_t k = 0; k < CX_VK_TENSORS; k++) {
+	for (uint32_t k = 0; k < CX_VK_TENSORS + CX_VK_TEXELS; k++) {
 		if (!is_memory(&x->slot[k])) continue;
 		if (c->n_log == c->cap_log) {
 			uint32_t cap = c->cap_log ? c->cap_log * 2 : 64;
@@ -171,10 +208,11 @@ static void record_dispatch(const compiler *c, VkCommandBuffer cmd, uint32_t i)
 {
 	const cx_vk_dispatch *x = &c->e.d[i];
 	const cx_vk_device *d = c->p->dev;
-	uint32_t base = i * CX_VK_PARAM_WORDS, n = cx__vk_shaders[x->shader].n_tensors + 1u;
+	VkPipelineLayout layout = d->layout[x->shader];
+	uint32_t base = i * CX_VK_PARAM_WORDS;
 	d->vk.CmdBindPipeline(cmd, VK_PIPELINE_BIND_POINT_COMPUTE, c->pipes[i]);
-	d->vk.CmdBindDescriptorSets(cmd, VK_PIPELINE_BIND_POINT_COMPUTE, d->layout[n], 0, 1, &c->sets[i], 0, NULL);
-	d->vk.CmdPushConstants(cmd, d->layout[n], VK_SHADER_STAGE_COMPUTE_BIT, 0, 4, &base);
+	d->vk.CmdBindDescriptorSets(cmd, VK_PIPELINE_BIND_POINT_COMPUTE, layout, 0, 1, &c->sets[i], 0, NULL);
+	d->vk.CmdPushConstants(cmd, layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, 4, &base);
 	d->vk.CmdDispatch(cmd, x->groups[0], x->groups[1], 1);
 }
 
@@ -321,6 +359,8 @@ void cx__vk_discard(cx_program *p)
 	if (d->in_flight) cx__vk_wait(&d->base, NULL);
 	if (p->pool) d->vk.DestroyCommandPool(d->dev, p->pool, NULL);
 	if (p->sets) d->vk.DestroyDescriptorPool(d->dev, p->sets, NULL);
+	for (uint32_t i = 0; i < p->n_views; i++) d->vk.DestroyBufferView(d->dev, p->views[i], NULL);
+	if (p->views) cx_free(d->alloc, p->views, (p->cap_views + 1) * sizeof *p->views);
 	cx__vk_free(p->params);
 	cx_free(d->alloc, p->cmds, (p->n_steps + 1) * sizeof(VkCommandBuffer));
 	cx_free(d->alloc, p, sizeof *p);

@@ -5,8 +5,8 @@
 #include "gen/shaders.inc"
 
 const cx_vk_shader cx__vk_shaders[CX_SHADER_COUNT] = {
-#define CX_SHADER(name, n_tensors, n_out, needs)                                                   \
-	{#name, spv_##name, sizeof spv_##name, n_tensors, n_out, CX_VK_NEEDS_##needs},
+#define CX_SHADER(name, n_tensors, n_out, n_texel, needs)                                                  \
+	{#name, spv_##name, sizeof spv_##name, n_tensors, n_out, n_texel, CX_VK_NEEDS_##needs},
 #include "backends/vulkan/shaders.def"
 #undef CX_SHADER
 };

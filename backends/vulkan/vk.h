@@ -6,7 +6,7 @@
  *
  * Bindings of every shader: 0 the launch parameters (one struct cx_kparams per dispatch, plus tables made by the
  * host), 1+i the tensor t[i] of kernels/params.h. For block formats t[i].off counts bytes, since a descriptor's
- * offset must be aligned and blocks are not. A push constant holds the first word of the dispatch's struct. */
+ * offset must be aligned and blocks are not. Behind the tensors a shader may have uniform texel buffers. A push constant holds the first word of the dispatch's struct. */
 #ifndef CX_VK_H
 #define CX_VK_H
 
@@ -31,6 +31,8 @@
 	X(GetDeviceQueue)                                                                              \
 	X(CreateBuffer)                                                                                \
 	X(DestroyBuffer)                                                                               \
+	X(CreateBufferView)                                                                            \
+	X(DestroyBufferView)                                                                           \
 	X(GetBufferMemoryRequirements)                                                                 \
 	X(AllocateMemory)                                                                              \
 	X(FreeMemory)                                                                                  \
@@ -79,7 +81,7 @@ typedef struct cx_vk_fns {
 
 /* backends/vulkan/shaders.def */
 enum {
-#define CX_SHADER(name, n_tensors, n_out, needs) CX_SHADER_##name,
+#define CX_SHADER(name, n_tensors, n_out, n_texel, needs) CX_SHADER_##name,
 #include "backends/vulkan/shaders.def"
 #undef CX_SHADER
 	CX_SHADER_COUNT
@@ -89,12 +91,13 @@ typedef struct cx_vk_shader {
 	const char *name;
 	const uint32_t *code;
 	size_t n_bytes;
-	uint8_t n_tensors, n_out, needs; /* n_out: tensors 0.. that it writes */
+	uint8_t n_tensors, n_out, n_texel, needs; /* n_out: tensors 0.. that it writes */
 } cx_vk_shader;
 extern const cx_vk_shader cx__vk_shaders[CX_SHADER_COUNT];
 
 enum {
 	CX_VK_TENSORS = CX_K_TENSORS,
+	CX_VK_TEXELS = 2,           /* texel buffers of a shader, at most */
 	CX_VK_SPEC = 96,            /* specialization constants of a pipeline, ids 0 .. n-1 */
 	CX_VK_PARAM_WORDS = sizeof(struct cx_kparams) / 4,
 	CX_VK_STAGING = 4 << 20
@@ -139,8 +142,8 @@ typedef struct cx_vk_device {
 		VkDeviceMemory mem;
 		unsigned char *map;
 	} staging;
-	VkDescriptorSetLayout set_layout[CX_VK_TENSORS + 2]; /* [n]: n bindings; made on first use */
-	VkPipelineLayout layout[CX_VK_TENSORS + 2];
+	VkDescriptorSetLayout set_layout[CX_SHADER_COUNT]; /* made on first use */
+	VkPipelineLayout layout[CX_SHADER_COUNT];
 	VkShaderModule modules[CX_SHADER_COUNT];
 	cx_vk_pipeline **pipes; /* [cap_pipes], open addressing */
 	uint32_t n_pipes, cap_pipes;
@@ -187,8 +190,6 @@ cx_status cx__vk_wait(cx_device *dev, cx_err *err);
 /* ---- pipeline.c ---- */
 cx_status cx__vk_pipeline_get(cx_vk_device *d, uint32_t shader, const uint32_t *spec, uint32_t n_spec,
 	VkPipeline *out, cx_err *err);
-/* Layouts for n bindings. */
-cx_status cx__vk_layout_get(cx_vk_device *d, uint32_t n, cx_err *err);
 /* Reads the cache file, if there is one that fits; a damaged one is logged and ignored. */
 void cx__vk_cache_load(cx_vk_device *d);
 void cx__vk_cache_save(cx_vk_device *d);
