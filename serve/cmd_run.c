@@ -1,5 +1,6 @@
 /* cmd_run.c - `cortex run`: a prompt in, text as it is generated. */
 #include "models/files/npy.h"
+#include "models/files/out.h"
 #include "models/llm/llm.h"
 #include "models/llm/sampler.h"
 #include "serve/command.h"
@@ -228,6 +229,10 @@ static cx_status prepare(run_state *r, cx_err *err)
 	if ((st = cx_llm_open(r->a.model, NULL, &r->model, err)) != CX_OK) return st;
 	c = cx_llm_get_config(r->model);
 	if ((st = start(r, err)) != CX_OK) return st;
+	for (size_t i = 0; i < r->ids.n; i++)
+		if (r->ids.v[i] < 0 || r->ids.v[i] >= c->vocab)
+			return CX_FAIL(err, CX_ERR_ARGUMENT, "token %d is outside the vocabulary of %lld",
+				(int)r->ids.v[i], (long long)c->vocab);
 	r->n_prompt = r->ids.n;
 	room = c->context - (int64_t)r->n_prompt;
 	if (r->a.n < 0) r->a.n = (long)(r->a.ctx > 0 ? r->a.ctx - (int64_t)r->n_prompt : room);
@@ -249,6 +254,11 @@ static cx_status prepare(run_state *r, cx_err *err)
 		return st;
 	if (!(r->logits = calloc((size_t)c->vocab, sizeof *r->logits)))
 		return CX_FAIL(err, CX_ERR_MEMORY, "out of memory");
+	if (r->a.logits) { /* not after a long run: can it be written at all? */
+		cx_file_out *probe;
+		if ((st = cx_file_out_open(NULL, r->a.logits, &probe, err)) != CX_OK) return st;
+		cx_file_out_discard(probe);
+	}
 	return r->a.logits ? CX_OK : cx_llm_session_warm(r->session, r->n_prompt, err);
 }
 

@@ -1,0 +1,240 @@
+/* test_cli.c - the binary as its users meet it: what is wrong gets one sentence on stderr that
+ * names it, nothing on stdout, exit code 1, and never a signal; what is right gets an answer;
+ * output that cannot be written is an error. */
+#include "tests/file_make.h"
+#include "tests/llm_ref.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+static char binary[1100];
+enum { MAX_ARGS = 24, MAX_TEXT = 1 << 16 };
+typedef struct ran {
+	int code; /* exit code; -1: ended by a signal */
+	size_t n_out, n_err;
+	char out[MAX_TEXT], err[MAX_TEXT];
+} ran;
+
+static size_t load(const char *path, char *text)
+{
+	bytes b = bytes_load(path);
+	size_t n = b.n < MAX_TEXT - 1 ? b.n : MAX_TEXT - 1;
+	if (n) memcpy(text, b.p, n);
+	text[n] = 0;
+	bytes_free(&b);
+	return n;
+}
+
+/* Runs `cortex line`; a word is what stands between blanks, '' an empty one. "@x" is file x of the
+ * temporary folder. to: where stdout goes, or NULL for r->out. */
+static void run(const char *line, const char *to, ran *r)
+{
+	char text[2000], *argv[MAX_ARGS + 1] = {binary}, out[1100], err[1100];
+	int n = 1, status;
+	pid_t pid;
+	snprintf(text, sizeof text, "%s", line);
+	for (char *w = strtok(text, " "); w; w = strtok(NULL, " ")) {
+		assert_true(n < MAX_ARGS);
+		if (*w == '@') argv[n++] = strdup(temp_path(w + 1));
+		else argv[n++] = strdup(strcmp(w, "''") == 0 ? "" : w);
+	}
+	snprintf(out, sizeof out, "%s", to ? to : temp_path("stdout"));
+	snprintf(err, sizeof err, "%s", temp_path("stderr"));
+	fflush(NULL);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		int o = open(out, O_WRONLY | O_CREAT | O_TRUNC, 0666),
+			e = open(err, O_WRONLY | O_CREAT | O_TRUNC, 0666), i = open("/dev/null", O_RDONLY);
+		if (o < 0 || e < 0 || i < 0 || dup2(i, 0) < 0 || dup2(o, 1) < 0 || dup2(e, 2) < 0)
+			_exit(99);
+		alarm(60);
+		execv(binary, argv);
+		_exit(98);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	r->code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+	r->n_out = to ? 0 : load(out, r->out);
+	r->n_err = load(err, r->err);
+	for (int i = 1; i < n; i++) free(argv[i]);
+}
+
+static void refused(const char *line, const char *says)
+{
+	static ran r;
+	const char *end;
+	run(line, NULL, &r);
+	end = strchr(r.err, '\n');
+	if (r.code != 1 || r.n_out != 0 || strncmp(r.err, "cortex", 6) != 0 || !end || end[1] ||
+		!strstr(r.err, says))
+		fail_msg("cortex %s: exit code %d, %zu bytes on stdout, stderr '%s'; wanted '%s'", line,
+			r.code, r.n_out, r.err, says);
+}
+
+static void answers(const char *line, const char *says)
+{
+	static ran r;
+	run(line, NULL, &r);
+	if (r.code != 0 || !strstr(r.out, says))
+		fail_msg("cortex %s: exit code %d, stdout '%s', stderr '%s'; wanted '%s'", line, r.code,
+			r.out, r.err, says);
+}
+
+static void put(const char *name, const char *text)
+{
+	bytes b = {0};
+	bytes_text(&b, text);
+	bytes_save(&b, temp_path(name));
+	bytes_free(&b);
+}
+
+static int make_files(void **state)
+{
+	llm_ref ref;
+	bytes b = gguf_good();
+	(void)state;
+	bytes_save(&b, temp_path("odd.gguf"));
+	b.n = 40;
+	bytes_save(&b, temp_path("cut.gguf"));
+	bytes_free(&b);
+	put("text", "not a model\n");
+	put("two.csv", "id,lower,upper,size\n0,0,2,1000\n1,1,3,1000\n");
+	put("bad.csv", "id,lower,upper,size\n0,0,2,many\n");
+	put("inside-out.csv", "id,lower,upper,size\n0,2,1,1000\n");
+	put("bad.graph", "cortex-graph 1\nnonsense\n");
+	mkdir(temp_path("empty"), 0777);
+	mkdir(temp_path("hf"), 0777);
+	llm_ref_random(&ref, "llama", false, false, 3);
+	llm_ref_write_hf(&ref, "llama", false, 1, temp_path("hf"));
+	llm_ref_free(&ref);
+	return 0;
+}
+
+static void bad_commands(void **state)
+{
+	(void)state;
+	refused("''", "no command ''");
+	refused("frobnicate", "no command 'frobnicate'");
+	refused("run", "-m MODEL is missing");
+	refused("run -m", "requires an argument");
+	refused("run --frobnicate", "--frobnicate");
+	refused("run -m @hf", "-p TEXT is missing");
+	refused("run -m @hf -p x extra", "'extra'");
+	refused("run -m @hf -p x --start-ids 1", "--start-ids");
+	refused("run -m @hf -p x", "tokenizer.json");
+	refused("tokenize", "-m is missing");
+	refused("devices x", "'x'");
+	refused("plan", "graph");
+	refused("pack", "CSV");
+	refused("pack @two.csv --budget nan", "'nan'");
+	refused("pack @two.csv --frobnicate", "--frobnicate");
+	refused("decoder", "demo, eval, simulate");
+	refused("decoder eval", "--spikes");
+	refused("decoder eval --method tarot", "'tarot'");
+	refused("decoder eval --train-fraction nan", "'nan'");
+	refused("decoder eval --history 0", "'0'");
+	refused("decoder eval --ridge -1", "'-1'");
+}
+
+static void bad_files(void **state)
+{
+	(void)state;
+	refused("run -m @none -p x", "none: No such file");
+	refused("run -m @empty -p x", "config.json: there is no such file");
+	refused("run -m @text -p x", "text: is not a GGUF file");
+	refused("run -m @cut.gguf -p x", "cut.gguf: ");
+	refused("run -m @odd.gguf -p x", "odd.gguf: ");
+	refused("run -m /dev/null -p x", "/dev/null: is not a regular file");
+	refused("run -m '' -p x", "cortex run: ");
+	refused("tokenize -m @text", "text: is not a GGUF file");
+	refused("tokenize -m @empty", "tokenizer.json");
+	refused("plan @bad.graph", "line 2");
+	refused("plan @empty", "is a folder, not a file");
+	refused("pack @bad.csv", "line 2: column 'size': 'many' is not an integer");
+	refused("pack @inside-out.csv", "from 2 to 1");
+	refused("pack @none", "there is no such file");
+	refused("pack @empty", "is a folder, not a file");
+	refused("decoder eval --spikes @text --kinematics @text", "text: ");
+	refused("decoder demo --data @empty", "spikes*.npy");
+}
+
+static void bad_numbers(void **state)
+{
+	(void)state;
+	refused("run -m @hf --start-ids 1 -n -1", "-n '-1'");
+	refused("run -m @hf --start-ids 1 -n 2x", "-n '2x'");
+	refused("run -m @hf --start-ids 999999", "999999");
+	refused("run -m @hf --start-ids -1", "'-1' is no token id");
+	refused("run -m @hf --start-ids ''", "--start-ids is empty");
+	refused("run -m @hf --start-ids 1 -n 9 --ctx 4", "--ctx 4");
+	refused("run -m @hf --start-ids 1 -n 2 --chunk 3", "chunk of 3");
+	refused("run -m @hf --start-ids 1 -n 2 --kv i32", "i32");
+	refused("run -m @hf --start-ids 1 -n 2 --temp nan", "'nan'");
+	refused("run -m @hf --start-ids 1 -n 2 --temp -1", "temperature -1");
+	refused("run -m @hf --start-ids 1 -n 2 --top-p 2", "top_p 2");
+	refused("run -m @hf --start-ids 1 -n 2 --backend abacus", "'abacus'");
+	refused("run -m @hf --start-ids 1 -n 2 --backend cpu:7", "not 7");
+	refused("run -m @hf --start-ids 1 -n 2 --logits @empty", "empty: cannot be written");
+	refused("run -m @hf --start-ids 1 -n 2 --logits /no/such/folder/x", "cannot be written");
+}
+
+static void good_ones(void **state)
+{
+	static ran a, b;
+	(void)state;
+	answers("--help", "usage: cortex");
+	answers("--version", "cortex ");
+	answers("run --help", "usage: cortex run");
+	answers("decoder --help", "usage: cortex decoder");
+	answers("devices", "cpu");
+	answers("pack @two.csv", "2000");
+	answers("run -m @hf --start-ids 1 -n 0", "1\n");
+	run("run -m @hf --start-ids 1,2 -n 9 --temp 1 --seed 5", NULL, &a);
+	run("run -m @hf --start-ids 1,2 -n 9 --temp 1 --seed 5 --backend ref", NULL, &b);
+	assert_int_equal(a.code, 0);
+	assert_true(a.n_out > 20 && a.n_out == b.n_out && memcmp(a.out, b.out, a.n_out) == 0);
+}
+
+static void nowhere_to_write(void **state)
+{
+	static const char *const lines[] = {"--help", "devices", "run --help", "pack @two.csv",
+		"run -m @hf --start-ids 1 -n 3", "tokenize --help", "decoder --help"};
+	static ran r;
+	(void)state;
+	if (access("/dev/full", W_OK) != 0) skip();
+	for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+		run(lines[i], "/dev/full", &r);
+		if (r.code != 1 || !strstr(r.err, "stdout"))
+			fail_msg("cortex %s >/dev/full: exit code %d, stderr '%s'", lines[i], r.code, r.err);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(bad_commands),
+		cmocka_unit_test(bad_files),
+		cmocka_unit_test(bad_numbers),
+		cmocka_unit_test(good_ones),
+		cmocka_unit_test(nowhere_to_write),
+	};
+	char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
+	if (!slash || slash - argv[0] > 1000) {
+		fprintf(stderr, "test_cli: run it by its path, <build>/tests/test_cli\n");
+		return 1;
+	}
+	snprintf(binary, sizeof binary, "%.*s/../cortex", (int)(slash - argv[0]), argv[0]);
+	if (access(binary, X_OK) != 0) {
+		fprintf(stderr, "test_cli: there is no %s\n", binary);
+		return 1;
+	}
+	return cmocka_run_group_tests(tests, make_files, NULL);
+}
