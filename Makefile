@@ -82,7 +82,7 @@ HEADERS += $(wildcard backends/vulkan/*.h)
 endif
 
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(LIB_GEN) $(foreach i,$(ISAS),$(ISA_SRC:%.c=$(BUILD)/%.$(i).o))
-APP_OBJ := $(APP_SRC:%.c=$(BUILD)/%.o)
+APP_OBJ := $(APP_SRC:%.c=$(BUILD)/%.o) $(BUILD)/gen/dump_html.o
 TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
 TEST_LIB_OBJ := $(TEST_LIB_SRC:%.c=$(BUILD)/%.o)
 BENCH_BIN := $(BENCH_SRC:%.c=$(BUILD)/%)
@@ -152,6 +152,13 @@ $(BUILD)/%.$(1).o: %.c Makefile
 endef
 $(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
 
+# The page of `cortex dump --format html`, as strings.
+$(BUILD)/gen/dump_html.c: serve/embed.awk serve/dump.html
+	$(Q)mkdir -p $(@D)
+	$(Q)awk -f serve/embed.awk serve/dump.html >$@
+$(BUILD)/gen/dump_html.o: $(BUILD)/gen/dump_html.c
+	$(Q)$(CC) $(CFLAGS_ALL) -c $< -o $@
+
 # Device code in the portable dialect, as strings; and the same sources through CUDA's compiler, where it is.
 KERNELS := $(wildcard kernels/*.cl.h)
 KERNEL_DEPS := $(wildcard kernels/*.h) graph/scalar.def graph/ops.def graph/dtype.def
@@ -161,7 +168,7 @@ $(BUILD)/gen/kernel_texts.c: kernels/embed.awk $(KERNEL_DEPS)
 $(BUILD)/gen/kernel_texts.o: $(BUILD)/gen/kernel_texts.c
 	$(Q)$(CC) $(CFLAGS_ALL) -c $< -o $@
 ifneq ($(NVCC),)
-headers: $(KERNELS:%=$(BUILD)/%.ptx)
+headers: $(patsubst %,$(BUILD)/%.ptx,$(filter-out %/elem.cl.h %/quant.cl.h,$(KERNELS)))
 endif
 $(BUILD)/kernels/%.ptx: kernels/% $(KERNEL_DEPS)
 	$(Q)mkdir -p $(@D)

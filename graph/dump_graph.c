@@ -212,7 +212,8 @@ static cx_status label(copier *c, const cx_pnode *n, cx_tensor t)
 static cx_status node_of(copier *c, const cx_pnode *n)
 {
 	const cx_plan *p = c->p;
-	cx_tensor *in = cx_calloc(&c->g->arena.alloc, n->n_in ? n->n_in : 1, sizeof *in), y, prev;
+	cx_tensor *in = cx_calloc(&c->g->arena.alloc, n->n_in ? n->n_in : 1, sizeof *in), y = CX_NONE,
+			  prev;
 	cx_status st = in ? CX_OK : cx__plan_oom(c->err);
 	for (uint32_t j = 0; j < n->n_in && st == CX_OK; j++) st = tensor_of(c, n->in[j], &in[j]);
 	if (st == CX_OK) {
