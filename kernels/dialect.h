@@ -30,7 +30,11 @@ typedef float cx_acc;
 
 #define CX_KERNEL __kernel void
 #define CX_FN static inline
-#define CX_TABLE __constant
+#ifdef CX_DT_0 /* its switch is decided when it is compiled */
+#define CX_FN_BIG CX_FN
+#else
+#define CX_FN_BIG static __attribute__((noinline))
+#endif
 #define CX_GLOBAL __global
 #define CX_LOCAL __local
 #define CX_LOCAL_ARRAY(type, name, n) __local type name[n]
@@ -112,7 +116,11 @@ typedef double cx_acc;
 
 #define CX_KERNEL extern "C" __global__ void
 #define CX_FN static __device__ __forceinline__
-#define CX_TABLE static __device__ const
+#ifdef CX_DT_0
+#define CX_FN_BIG CX_FN
+#else
+#define CX_FN_BIG static __device__ __noinline__
+#endif
 #define CX_GLOBAL
 #define CX_LOCAL
 #define CX_LOCAL_ARRAY(type, name, n) __shared__ type name[n]

@@ -22,7 +22,7 @@ CX_FN cx_u32 cx_batch_at(CX_PQ const struct cx_ktensor *t, cx_u32 z)
 }
 
 /* A unary row of scalar.def by its op; others: x. */
-CX_FN float cx_act(int op, float x)
+CX_FN_BIG float cx_act(int op, float x)
 {
 	switch (op) {
 #define CX_MAP1(name, ...) case CX_OP_##name: return cx_f_##name(x);

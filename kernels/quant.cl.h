@@ -128,7 +128,7 @@ CX_FN cx_u32 cx_block_bytes(cx_u32 dt)
 	}
 }
 
-CX_FN cx_v16 cx_block16(CX_GLOBAL const cx_u8 *p, cx_u32 dt, int g)
+CX_FN_BIG cx_v16 cx_block16(CX_GLOBAL const cx_u8 *p, cx_u32 dt, int g)
 {
 	switch (dt) {
 	case CX_Q8_0: return cx_v16_ints(cx_n16_i8(p + 2 + 16 * g)) * cx_block_half(p);
