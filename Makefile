@@ -23,7 +23,7 @@ CFLAGS_WARN := -Wall -Wextra -Wpointer-arith -Wstrict-prototypes -Wmissing-proto
 CFLAGS_ALL := -std=c11 -D_GNU_SOURCE -O2 -g -I. -ffp-contract=off -fno-math-errno -fvisibility=hidden \
 	-fPIC $(CFLAGS_WARN)
 ifneq ($(SAN),)
-BUILD := $(BUILD)/san
+override BUILD := $(BUILD)/san
 CFLAGS_ALL += -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 LDFLAGS += -fsanitize=address,undefined
 endif
