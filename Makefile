@@ -79,6 +79,8 @@ ifeq ($(VULKAN),yes)
 CFLAGS_ALL += -DCX_HAVE_VULKAN=1 -I$(BUILD)
 LIB_SRC += $(wildcard backends/vulkan/*.c)
 HEADERS += $(wildcard backends/vulkan/*.h)
+else
+TEST_SRC := $(filter-out tests/test_vulkan.c,$(TEST_SRC))
 endif
 
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(LIB_GEN) $(foreach i,$(ISAS),$(ISA_SRC:%.c=$(BUILD)/%.$(i).o))
