@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-enum { MAX_BYTES = 64 * 1024, MAX_TOTAL = 4 * 1024 * 1024 };
+enum { MAX_BYTES = 64 * 1024, MAX_OPERAND = 8 * MAX_BYTES, MAX_TOTAL = 4 * 1024 * 1024 };
 enum { FOLDS = 1, NEEDED = 2, MAX_IN = 256 };
 
 typedef struct folder {
@@ -22,8 +22,16 @@ typedef struct folder {
 	bool oom;
 } folder;
 
-static bool folds(const folder *f, const cx_node *n)
+/* Not a leaf, nor a view of another's bytes; a reshape that strides cannot express copies. */
+static bool computes(const cx_graph *g, uint32_t id)
 {
+	cx_kind kind = cx__ops[g->nodes[id].op].kind;
+	return kind != CX_KIND_LEAF && (kind != CX_KIND_VIEW || g->nodes[id].root == id);
+}
+
+static bool folds(const folder *f, uint32_t id)
+{
+	const cx_node *n = &f->p->g->nodes[id];
 	cx_kind kind = cx__ops[n->op].kind;
 	if (n->op == CX_OP_const) return n->data_bytes <= MAX_BYTES;
 	if (kind == CX_KIND_LEAF || n->state != CX_NO) return false;
@@ -31,7 +39,11 @@ static bool folds(const folder *f, const cx_node *n)
 	for (uint32_t j = 0; j < n->n_in; j++)
 		if (n->in[j] != CX_NO && !(f->mark[n->in[j]] & FOLDS)) return false;
 	if (cx_dtype_get(n->desc.dtype)->cls == CX_CLASS_BLOCK) return false;
-	return kind == CX_KIND_VIEW || cx__desc_bytes(&n->desc) <= MAX_BYTES;
+	if (!computes(f->p->g, id)) return true;
+	for (uint32_t j = 0; j < n->n_in; j++) /* a broadcast may be as large as it likes */
+		if (n->in[j] != CX_NO && cx__desc_bytes(&f->p->g->nodes[n->in[j]].desc) > MAX_OPERAND)
+			return false;
+	return cx__desc_bytes(&n->desc) <= MAX_BYTES;
 }
 
 /* A computed value that a node outside, or an output, reads: directly or through a view. */
@@ -52,12 +64,15 @@ static bool mark_nodes(folder *f)
 	bool any = false;
 	for (uint32_t i = 0; i < g->n_nodes; i++) {
 		const cx_node *n = &g->nodes[i];
-		bool yes = folds(f, n);
-		for (uint32_t o = 1; yes && o < n->n_out; o++)
-			yes = g->nodes[i + o].state == CX_NO &&
-				  cx__desc_bytes(&g->nodes[i + o].desc) <= MAX_BYTES;
-		if (yes && n->op != CX_OP_const && cx__ops[n->op].kind != CX_KIND_VIEW) {
-			total += cx__desc_bytes(&n->desc);
+		bool yes = folds(f, i);
+		uint64_t bytes = 0;
+		for (uint32_t o = 0; o < n->n_out && n->op != CX_OP_proj; o++) {
+			bytes += cx__desc_bytes(&g->nodes[i + o].desc);
+			yes &= g->nodes[i + o].state == CX_NO &&
+				   (o == 0 || cx__desc_bytes(&g->nodes[i + o].desc) <= MAX_BYTES);
+		}
+		if (yes && computes(g, i)) { /* all outputs of a node or none */
+			total += bytes;
 			yes = total <= MAX_TOTAL;
 		}
 		if (yes) f->mark[i] = FOLDS;

@@ -25,8 +25,9 @@ typedef struct edge {
 typedef struct scheduler {
 	cx_plan *p;
 	cx_readers rd;
-	edge **anti;    /* [cap] by node */
-	uint32_t *seen; /* [cap] by node: stamp of the last search */
+	edge **anti;     /* [cap] by node */
+	uint32_t *seen;  /* [cap] by node: stamp of the last search */
+	uint32_t *stack; /* [cap] of a search */
 	uint32_t cap, stamp;
 	uint32_t n_visits;
 	cx_err *err;
@@ -209,13 +210,11 @@ enum {
 	MAX_VISITS = 200000
 }; /* of all searches; past it a reader that comes late gets a copy unasked */
 
-/* Whether `to` must run after `from` by data and the edges so far. *failed: out of memory. */
-static bool depends(scheduler *s, uint32_t from, uint32_t to, bool *failed)
+/* Whether `to` must run after `from` by data and the edges so far. */
+static bool depends(scheduler *s, uint32_t from, uint32_t to)
 {
 	cx_plan *p = s->p;
-	uint32_t n = 0, *stack = cx_arena_array(&p->tmp, p->n_n, sizeof *stack);
-	*failed = !stack;
-	if (!stack) return true;
+	uint32_t n = 0, *stack = s->stack;
 	s->stamp++;
 	stack[n++] = from;
 	s->seen[from] = s->stamp;
@@ -274,16 +273,11 @@ static cx_status order_readers(scheduler *s, uint32_t update, uint32_t old, bool
 	if (old >= s->rd.n_t) return CX_OK;
 	for (uint32_t i = s->rd.start[old]; i < s->rd.start[old + 1]; i++) {
 		uint32_t r = cx__plan_live(p, s->rd.node[i]);
-		bool failed = false;
 		if (r == update || p->n[r].flags & CX_PNODE_DEAD ||
 			(p->n[r].key > p->n[update].key) != late)
 			continue;
-		if (late && depends(s, update, r, &failed)) {
-			if (failed) return cx__plan_oom(s->err);
-			st = read_copy(s, r, update, old, &copy);
-		} else {
-			st = add_edge(s, r, update);
-		}
+		if (late && depends(s, update, r)) st = read_copy(s, r, update, old, &copy);
+		else st = add_edge(s, r, update);
 		if (st != CX_OK) return st;
 	}
 	return CX_OK;
@@ -380,7 +374,8 @@ cx_status cx__pass_schedule(cx_plan *p, cx_err *err)
 	s.cap = p->n_n + CX_MAX_OUT * p->n_order + 1; /* at most one more copy per update */
 	s.anti = cx_arena_array(&p->tmp, s.cap, sizeof *s.anti);
 	s.seen = cx_arena_array(&p->tmp, s.cap, sizeof *s.seen);
-	if (!s.anti || !s.seen) return cx__plan_oom(err);
+	s.stack = cx_arena_array(&p->tmp, s.cap, sizeof *s.stack);
+	if (!s.anti || !s.seen || !s.stack) return cx__plan_oom(err);
 	if ((st = order_updates(&s, false)) != CX_OK) return st;
 	if ((st = order_updates(&s, true)) != CX_OK) return st;
 	if ((st = topological(&s)) != CX_OK) return st;

@@ -221,6 +221,7 @@ cx_status cx__pass_simplify(cx_plan *p, cx_err *err)
 	simplifier s = {.p = p, .mask = 63};
 	cx_status st;
 	if ((st = cx__plan_fold(p, err)) != CX_OK) return st;
+	if ((st = cx__plan_drop_dead(p, err)) != CX_OK) return st; /* what is folded is no twin */
 	while (s.mask < 2 * (p->g->n_nodes + p->n_order)) s.mask = s.mask * 2 + 1;
 	s.rep = cx_arena_array(&p->tmp, p->n_t, sizeof *s.rep);
 	s.has_view = cx_arena_alloc(&p->tmp, p->n_t);

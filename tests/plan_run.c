@@ -40,6 +40,18 @@ static void **pointers(uint32_t n)
 	return calloc(n + 1, sizeof(void *));
 }
 
+/* Twice, for what a state brings into the next run. */
+static void mark_narrow(const cx_graph *g, bool *narrow)
+{
+	for (uint32_t k = 0; k < 2 * g->n_nodes; k++) {
+		uint32_t i = k % g->n_nodes;
+		const cx_node *n = &g->nodes[i];
+		narrow[i] |= n->desc.dtype == CX_F16 || n->desc.dtype == CX_BF16;
+		for (uint32_t j = 0; j < n->n_in; j++) narrow[i] |= n->in[j] != CX_NO && narrow[n->in[j]];
+		if (n->state != CX_NO) narrow[n->state] |= narrow[i];
+	}
+}
+
 cx_status plan_want_make(const cx_graph *g, plan_fill *fill, void *ctx, plan_want *w, cx_err *err)
 {
 	cx_ref_io io = {.ctx = w, .leaf = on_leaf, .node = on_node, .state = on_state};
@@ -47,6 +59,8 @@ cx_status plan_want_make(const cx_graph *g, plan_fill *fill, void *ctx, plan_wan
 	memset(w, 0, sizeof *w);
 	w->g = g;
 	w->bytes = calloc(g->n_nodes + 1, sizeof *w->bytes);
+	w->narrow = calloc(g->n_nodes + 1, sizeof *w->narrow);
+	mark_narrow(g, w->narrow);
 	w->leaf = pointers(g->n_nodes);
 	for (int r = 0; r < 2; r++) {
 		w->out[r] = pointers(g->n_outputs);
@@ -77,6 +91,7 @@ void plan_want_free(plan_want *w)
 	}
 	free(w->leaf);
 	free(w->bytes);
+	free(w->narrow);
 	for (int r = 0; r < 2; r++) {
 		free(w->out[r]);
 		free(w->state[r]);
@@ -111,12 +126,12 @@ static bool same_bits(cx_dtype t, const void *a, const void *b, uint64_t bytes)
 	return true;
 }
 
-static cx_status compare(const cx_node *n, const char *what, const char *name, int run,
-	const void *want, const void *got, uint64_t bytes, const plan_check *c, bool exact, cx_err *err)
+static cx_status compare(const plan_want *w, uint32_t id, const char *what, const char *name,
+	int run, const void *want, const void *got, const plan_check *c, bool exact, cx_err *err)
 {
-	double tol = (n->desc.dtype == CX_F16 || n->desc.dtype == CX_BF16) && c->tol_narrow
-					 ? c->tol_narrow
-					 : c->tol;
+	const cx_node *n = &w->g->nodes[id];
+	uint64_t bytes = w->bytes[id];
+	double tol = w->narrow[id] && c->tol_narrow ? c->tol_narrow : c->tol;
 	cx_close d = {0};
 	if (exact && tol == 0) {
 		if (same_bits(n->desc.dtype, want, got, bytes)) return CX_OK;
@@ -125,7 +140,7 @@ static cx_status compare(const cx_node *n, const char *what, const char *name, i
 			"run %d: %s '%s' (%s): bits differ; worst at %lld: want %g, got %g", run + 1, what,
 			name, cx_dtype_get(n->desc.dtype)->name, (long long)d.at, d.want, d.got);
 	}
-	if (tol == 0) tol = n->desc.dtype == CX_F32 ? 1e-7 : 1e-4;
+	if (tol == 0) tol = w->narrow[id] ? 1e-4 : 1e-7;
 	if (cx__is_inside(n->desc.dtype, cx__desc_elems(&n->desc), want, got, tol,
 			c->floor > 0 ? c->floor : 1e-3, &d))
 		return CX_OK;
@@ -144,8 +159,7 @@ static cx_status compare_run(const plan_want *w, cx_exec *x, cx_store *s, int ru
 		void *got = calloc(w->bytes[id] + 1, 1);
 		st = cx_exec_get_output(x, cx_exec_output(x, name), got, w->bytes[id], err);
 		if (st == CX_OK)
-			st = compare(&w->g->nodes[id], "output", name, run, w->out[run][i], got, w->bytes[id],
-				c, exact, err);
+			st = compare(w, id, "output", name, run, w->out[run][i], got, c, exact, err);
 		free(got);
 	}
 	for (uint32_t i = 0; i < w->g->n_nodes && st == CX_OK; i++) {
@@ -155,8 +169,7 @@ static cx_status compare_run(const plan_want *w, cx_exec *x, cx_store *s, int ru
 		got = calloc(w->bytes[i] + 1, 1);
 		st = cx_store_state_read(s, name, got, w->bytes[i], err);
 		if (st == CX_OK)
-			st = compare(&w->g->nodes[i], "state", name, run, w->state[run][i], got, w->bytes[i], c,
-				exact, err);
+			st = compare(w, i, "state", name, run, w->state[run][i], got, c, exact, err);
 		free(got);
 	}
 	return st;

@@ -12,6 +12,7 @@ typedef bool plan_fill(void *ctx, uint32_t id, void *buf, uint64_t bytes);
 typedef struct plan_want {
 	const cx_graph *g;
 	uint64_t *bytes; /* [n_nodes] */
+	bool *narrow;    /* [n_nodes] f16 or bf16, or computed from such */
 	void **leaf;     /* [n_nodes] inputs, weights, states before the first run */
 	void **out[2];   /* [n_outputs] */
 	void **state[2]; /* [n_nodes] by leaf, after the run */
@@ -23,7 +24,7 @@ void plan_want_free(plan_want *w);
 typedef struct plan_check {
 	cx_plan_opts opts;
 	double tol;        /* NMSE of f32 outputs; 0: the same bits (any NaN is any NaN) */
-	double tol_narrow; /* of f16 and bf16 outputs; 0: tol */
+	double tol_narrow; /* of f16 and bf16 outputs, and of what is computed from such; 0: tol */
 	double floor;      /* see cx__is_inside */
 } plan_check;
 /* Plans w->g, runs it twice and compares with w. *out_plan (may be NULL) gets the plan; the caller

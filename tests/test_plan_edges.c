@@ -103,6 +103,24 @@ static void folded(cx_graph *g)
 	cx_assign(g, state(g, "s"), cx_cast(g, i, &(cx_attr_cast){.dtype = CX_F32}));
 }
 
+/* 4 MiB of constants are folded: a node whose first output just goes in, and what is equal to it */
+static void folded_in_part(cx_graph *g)
+{
+	cx_attr_iota at = {.dims = cx_list_of(2, 128, 128), .dtype = CX_F32, .step = 0.01f};
+	cx_attr_topk all = {.k = 128, .axis = 1};
+	cx_attr_reduce first = {.axes = cx_list_of(1, 0)};
+	cx_tensor x = cx_iota(g, &at), t, again;
+	for (int i = 0; i < 62; i++) x = cx_sin(g, x);
+	t = cx_topk(g, x, &all);
+	cx_output(g, "values", cx_amax(g, t, &first));
+	cx_output(g, "index", cx_out(g, t, 1));
+	again = cx_topk(g, x, &all);
+	cx_output(g, "values again", cx_amax(g, again, &first));
+	cx_output(g, "index again", cx_out(g, again, 1));
+	x = cx_broadcast(g, cx_const_f32(g, 0.5f), &(cx_attr_dims){cx_list_of(3, 16, 128, 128), 0});
+	cx_output(g, "of many", cx_sum(g, x, &first));
+}
+
 static void old_versions(cx_graph *g)
 {
 	cx_tensor i = rows(g), v = some(g), s0 = state(g, "s"), s1 = cx_scatter(g, s0, i, v, NULL),
@@ -260,6 +278,7 @@ static const struct {
 	{"views of leaves as outputs", views_of_leaves},
 	{"equal values as outputs", equal_values},
 	{"folded values as outputs", folded},
+	{"values folded in part", folded_in_part},
 	{"old versions as outputs", old_versions},
 	{"states that swap", swap},
 	{"states that swap, turned", swap_views},
