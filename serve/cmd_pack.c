@@ -185,7 +185,10 @@ int cx__cmd_pack(int argc, char **argv)
 		.capacity = a.capacity, .max_nodes = a.nodes, .budget_us = a.budget_ms * 1000};
 	start = now_ms();
 	code = 1;
-	if (cx_pack(NULL, items, n, &opts, &res, &err) != CX_OK) goto fail;
+	if (cx_pack(NULL, items, n, &opts, &res, &err) != CX_OK) {
+		cx__err_in(a.in, &err);
+		goto fail;
+	}
 	start = now_ms() - start;
 	/* never print a packing that was not checked by other means */
 	if (cx_pack_check(NULL, items, n, res.peak, &err) != CX_OK) goto fail;

@@ -1,5 +1,4 @@
 /* cmd_plan.c - `cortex plan`: how a graph in text form would run, and why. */
-#include "models/files/map.h"
 #include "serve/command.h"
 
 #include <getopt.h>
@@ -42,7 +41,6 @@ int cx__cmd_plan(int argc, char **argv)
 		{"help", no_argument, NULL, 'h'}, {0}};
 	const char *backend = NULL;
 	bool no_fuse = false, print = false;
-	cx_file_map *map = NULL;
 	cx_graph *g = NULL;
 	cx_err err = {0};
 	cx_status st;
@@ -56,10 +54,8 @@ int cx__cmd_plan(int argc, char **argv)
 		if (opt == 'p') print = true;
 	}
 	if (optind + 1 != argc) return cx__cmd_usage("plan", "one graph file is wanted");
-	if ((st = cx_file_map_open(NULL, argv[optind], &map, &err)) == CX_OK &&
-		(st = cx_graph_parse((const char *)map->data, map->size, NULL, &g, &err)) == CX_OK)
+	if ((st = cx__graph_read(argv[optind], &g, &err)) == CX_OK)
 		st = show(g, backend, no_fuse, print, &err);
 	cx_graph_free(g);
-	cx_file_map_close(map);
 	return st == CX_OK ? 0 : cx__cmd_fail("plan", &err);
 }

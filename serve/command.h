@@ -12,6 +12,11 @@
 int cx__cmd_fail(const char *cmd, const cx_err *err);
 int cx__cmd_usage(const char *cmd, const char *fmt, ...) CX_PRINTF(2, 3);
 
+/* Puts "path: " before err's message, and returns its code. */
+cx_status cx__err_in(const char *path, cx_err *err);
+/* The graph in a text file; messages name the file. */
+cx_status cx__graph_read(const char *path, cx_graph **out, cx_err *err);
+
 /* The runtime and the device named by --backend ("cpu", "ref", "cpu:0"; NULL: the best there is).
  */
 typedef struct cx_host {

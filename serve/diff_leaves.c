@@ -2,9 +2,9 @@
 #include "serve/diff_leaves.h"
 #include "graph/diff.h"
 #include "graph/quant.h"
-#include "models/files/map.h"
 #include "models/files/npy.h"
 #include "models/llm/llm_impl.h"
+#include "serve/command.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -169,11 +169,7 @@ static cx_status fill_one(cx_leaves *l, const cx_leaves_args *a, uint32_t id, cx
 
 static cx_status read_graph(cx_leaves *l, const char *path, cx_err *err)
 {
-	cx_file_map *map = NULL;
-	cx_status st = cx_file_map_open(NULL, path, &map, err);
-	if (st == CX_OK) st = cx_graph_parse((const char *)map->data, map->size, NULL, &l->g, err);
-	cx_file_map_close(map);
-	return st;
+	return cx__graph_read(path, &l->g, err);
 }
 
 cx_status cx__leaves_open(const cx_leaves_args *a, cx_leaves *out, cx_err *err)

@@ -1,6 +1,8 @@
 /* main.c - the cortex binary: picks the command of commands.def and runs it. */
 #include "serve/command.h"
 
+#include "models/files/map.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +36,25 @@ int cx__cmd_usage(const char *cmd, const char *fmt, ...)
 	va_end(ap);
 	fprintf(stderr, "; see cortex %s --help\n", cmd);
 	return 1;
+}
+
+cx_status cx__err_in(const char *path, cx_err *err)
+{
+	char msg[sizeof err->msg];
+	memcpy(msg, err->msg, sizeof msg);
+	snprintf(err->msg, sizeof err->msg, "%.80s: %.150s", cx_path_tail(path), msg);
+	return err->code;
+}
+
+cx_status cx__graph_read(const char *path, cx_graph **out, cx_err *err)
+{
+	cx_file_map *map;
+	cx_status st;
+	*out = NULL;
+	if ((st = cx_file_map_open(NULL, path, &map, err)) != CX_OK) return st;
+	st = cx_graph_parse((const char *)map->data, map->size, NULL, out, err);
+	cx_file_map_close(map);
+	return st == CX_OK ? st : cx__err_in(path, err);
 }
 
 cx_status cx__host_open(const char *backend, cx_host *out, cx_err *err)

@@ -52,11 +52,7 @@ int cx__subject_option(cx_subject_opts *o, const char *cmd, int opt, const char 
 
 static cx_status open_graph(const char *path, cx_subject *s, cx_err *err)
 {
-	cx_file_map *map = NULL;
-	cx_status st = cx_file_map_open(NULL, path, &map, err);
-	if (st == CX_OK) st = cx_graph_parse((const char *)map->data, map->size, NULL, &s->g, err);
-	cx_file_map_close(map);
-	return st;
+	return cx__graph_read(path, &s->g, err);
 }
 
 static cx_status open_model(const cx_subject_opts *o, cx_subject *s, cx_err *err)

@@ -156,10 +156,10 @@ static void bad_files(void **state)
 	refused("run -m '' -p x", "cortex run: ");
 	refused("tokenize -m @text", "text: is not a GGUF file");
 	refused("tokenize -m @empty", "tokenizer.json");
-	refused("plan @bad.graph", "line 2");
+	refused("plan @bad.graph", "bad.graph: graph text, line 2");
 	refused("plan @empty", "is a folder, not a file");
 	refused("pack @bad.csv", "line 2: column 'size': 'many' is not an integer");
-	refused("pack @inside-out.csv", "from 2 to 1");
+	refused("pack @inside-out.csv", "inside-out.csv: pack: item 0 lives from 2 to 1");
 	refused("pack @none", "there is no such file");
 	refused("pack @empty", "is a folder, not a file");
 	refused("decoder eval --spikes @text --kinematics @text", "text: ");
