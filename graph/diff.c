@@ -512,11 +512,14 @@ cx_status cx__diff_run(const cx_graph *g, const cx_diff_opts *opts, cx_diff **ou
 	cx_arena_init(&d->arena, &d->opts.alloc);
 	d->value = cx_arena_array(&d->arena, n, sizeof *d->value);
 	d->notes = cx_arena_array(&d->arena, opts->n_devices + 1, sizeof *d->notes);
+	d->opts.devices = cx_arena_memdup(
+		&d->arena, (const void *)opts->devices, opts->n_devices * sizeof *opts->devices);
 	f.got = cx_arena_array(&d->arena, n, sizeof *f.got);
 	f.nudged = cx_arena_array(&d->arena, n, sizeof *f.nudged);
 	f.use = cx_arena_array(&d->arena, n, sizeof *f.use);
 	f.keep = cx_arena_array(&d->arena, n, sizeof *f.keep);
-	if (!d->value || !d->notes || !f.got || !f.nudged || !f.use || !f.keep) st = no_memory(err);
+	if (!d->value || !d->notes || !d->opts.devices || !f.got || !f.nudged || !f.use || !f.keep)
+		st = no_memory(err);
 	else st = cx__prober_init(&f.prober, g, &d->opts.alloc, err);
 	if (st == CX_OK) st = run_reference(&f, err);
 	for (f.dev = 0; f.dev < opts->n_devices && st == CX_OK; f.dev++) st = look_at_device(&f, err);

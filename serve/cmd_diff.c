@@ -28,7 +28,7 @@ static const char usage[] =
 	"  --tol SCALE      multiplies every tolerance; default 1\n"
 	"  --reduce OUT     write the smallest graph that still fails, with its operands\n"
 	"  --json           one JSON object instead of the table\n"
-	"  --top N          rows of the table; default 20 (all that are bad are printed)\n"
+	"  --top N          rows of the table, the worst first; default 20\n"
 	"\n"
 	"Exit code 1: something is out of tolerance, refused or could not run.\n";
 
@@ -157,7 +157,7 @@ static void print_table(const diff_cmd *c)
 	printf("%-4s %-8s %-5s %9s %8s %9s %9s %8s %9s  node\n", "", "backend", "look", "nmse", "tol",
 		"max abs", "max rel", "ulp", "grown");
 	for (uint32_t i = 0; i < d->n_rows; i++)
-		if (!c->order[i]->refused && (c->order[i]->bad || i < c->a.top)) print_row(c, c->order[i]);
+		if (!c->order[i]->refused && i < c->a.top) print_row(c, c->order[i]);
 	for (uint32_t v = 0; v < c->n; v++) {
 		uint32_t n[3] = {0}, bad[3] = {0}, refused = 0;
 		double grown = 0;
