@@ -20,8 +20,11 @@ for bin in "$build"/tests/test_*; do
 	[ -x "$bin" ] && [ -f "tests/$name.c" ] || continue
 	case $name in *"$part"*) ;; *) continue ;; esac
 	log=$logs/$name.log
+	# Drivers keep memory of their own to the end; what a test itself leaks is counted by its allocator.
+	leaks=
+	grep -qE 'vulkan|opencl|cx_backend_names' "tests/$name.c" && leaks=:detect_leaks=0
 	start=$(date +%s.%N)
-	timeout 900 "$bin" >"$log" 2>&1
+	ASAN_OPTIONS=$ASAN_OPTIONS$leaks timeout 900 "$bin" >"$log" 2>&1
 	rc=$?
 	ok=$(count '^\[       OK \]' "$log")
 	bad=$(count '^\[  FAILED  \] [A-Za-z_0-9]+$' "$log")
