@@ -1,8 +1,10 @@
-/* bench_backend.c - ops on one backend through the public interface: a graph of one op per row, planned, run, timed.
+/* bench_backend.c - ops on one backend through the public interface: a graph of one op per row,
+ * planned, run, timed.
  *
  * bench_backend [-b backend] [-r repeats] [-k substring of "op shape dtype"]
- * Default: opencl. Times are of whole runs, launch and wait in them; the row `launch` has 64 small steps and gives the
- * time of one. GB/s counts operands and results once. Weights are random bytes that are finite in their format. */
+ * Default: opencl. Times are of whole runs, launch and wait in them; the row `launch` has 64 small
+ * steps and gives the time of one. GB/s counts operands and results once. Weights are random bytes
+ * that are finite in their format. */
 #include "bench/ceil.h"
 #include "graph/cx.h"
 #include "graph/quant.h"
@@ -67,7 +69,9 @@ static void *content(cx_dtype t, int64_t n, int64_t k, uint64_t *bytes)
 	int64_t dim[2] = {n, k};
 	float *x = malloc((size_t)(n * k) * sizeof *x);
 	void *p = NULL;
-	if (!x || !cx_dtype_bytes(t, 2, dim, bytes) || posix_memalign(&p, 4096, (size_t)*bytes + 4) != 0) exit(1);
+	if (!x || !cx_dtype_bytes(t, 2, dim, bytes) ||
+		posix_memalign(&p, 4096, (size_t)*bytes + 4) != 0)
+		exit(1);
 	for (int64_t i = 0; i < n * k; i++) x[i] = noise();
 	if (t == CX_I8C) cx_quant_i8c(x, n, k, p);
 	else cx_quant_row(t, x, p, n * k);
@@ -75,7 +79,8 @@ static void *content(cx_dtype t, int64_t n, int64_t k, uint64_t *bytes)
 	return p;
 }
 
-static cx_tensor input(cx_graph *g, const char *name, cx_dtype t, int rank, int64_t a, int64_t b, int64_t c)
+static cx_tensor input(
+	cx_graph *g, const char *name, cx_dtype t, int rank, int64_t a, int64_t b, int64_t c)
 {
 	return cx_input(g, name, t, rank, (int64_t[]){a, b, c});
 }
@@ -91,16 +96,19 @@ static cx_tensor build(cx_graph *g, const row *r)
 		return cx_matmul(g, input(g, "x", act, 2, r->m, r->k, 0),
 			cx_weight(g, "w", r->dtype, 2, (int64_t[]){r->k, r->n}), NULL);
 	if (!strcmp(r->op, "attention")) {
-		cx_tensor q = input(g, "x", r->dtype, 3, r->m, 8, r->k), k = input(g, "y", r->dtype, 3, r->n, 8, r->k);
+		cx_tensor q = input(g, "x", r->dtype, 3, r->m, 8, r->k),
+				  k = input(g, "y", r->dtype, 3, r->n, 8, r->k);
 		cx_attr_attention at = {.causal = true};
-		return cx_attention(g, q, k, input(g, "z", r->dtype, 3, r->n, 8, r->k), CX_NONE, CX_NONE, CX_NONE, CX_NONE, &at);
+		return cx_attention(g, q, k, input(g, "z", r->dtype, 3, r->n, 8, r->k), CX_NONE, CX_NONE,
+			CX_NONE, CX_NONE, &at);
 	}
 	cx_tensor x = input(g, "x", r->dtype, 2, r->m, r->n, 0), y;
 	if (!strcmp(r->op, "add")) return cx_add(g, x, input(g, "y", r->dtype, 2, r->m, r->n, 0));
 	if (!strcmp(r->op, "silu")) return cx_silu(g, x);
 	if (!strcmp(r->op, "sum")) return cx_sum(g, x, &(cx_attr_reduce){.axes = cx_list_of(1, 1)});
 	if (!strcmp(r->op, "softmax")) return cx_softmax(g, x, NULL);
-	if (!strcmp(r->op, "rmsnorm")) return cx_rmsnorm(g, x, input(g, "y", r->dtype, 1, r->n, 0, 0), NULL);
+	if (!strcmp(r->op, "rmsnorm"))
+		return cx_rmsnorm(g, x, input(g, "y", r->dtype, 1, r->n, 0, 0), NULL);
 	if (!strcmp(r->op, "transpose"))
 		return cx_copy(g, cx_permute(g, x, &(cx_attr_perm){.perm = cx_list_of(2, 1, 0)}));
 	y = x;
@@ -128,7 +136,8 @@ static uint64_t set_all(const row *r, cx_graph *g, cx_exec *x)
 			void *p;
 			if (strcmp(cx_tensor_name(g, t), names[i]) != 0) continue;
 			p = content(cx_tensor_dtype(g, t), 1, cx_shape_elems(&s), &bytes);
-			if (cx_exec_set_input(x, cx_exec_input(x, names[i]), p, bytes, &err) != CX_OK) die(r->op, &err);
+			if (cx_exec_set_input(x, cx_exec_input(x, names[i]), p, bytes, &err) != CX_OK)
+				die(r->op, &err);
 			total += bytes;
 			free(p);
 		}
@@ -153,12 +162,15 @@ static void time_row(const bench *b, const row *r)
 	cx_output(g, "out", y);
 	if (cx_graph_finish(g, &err) != CX_OK || cx_plan_build(g, &opts, &plan, &err) != CX_OK ||
 		cx_store_create(b->rt, &store, &err) != CX_OK ||
-		(w && cx_store_weight(store, "w", r->dtype, 2, nn ? (int64_t[]){r->k, r->n} : (int64_t[]){r->n, r->k}, w, w_bytes, &err) != CX_OK) ||
+		(w && cx_store_weight(store, "w", r->dtype, 2,
+				  nn ? (int64_t[]){r->k, r->n} : (int64_t[]){r->n, r->k}, w, w_bytes,
+				  &err) != CX_OK) ||
 		cx_exec_create(plan, store, &x, &err) != CX_OK)
 		die(r->op, &err);
 	bytes = set_all(r, g, x) + w_bytes;
 	cx_shape s = cx_tensor_shape(g, y);
-	bytes += (uint64_t)cx_shape_elems(&s) * (uint64_t)cx_dtype_get(cx_tensor_dtype(g, y))->block_bytes;
+	bytes +=
+		(uint64_t)cx_shape_elems(&s) * (uint64_t)cx_dtype_get(cx_tensor_dtype(g, y))->block_bytes;
 	for (int i = -2; i < b->repeats; i++) {
 		double t0 = cx__now_us();
 		if (cx_exec_run(x, &err) != CX_OK) die(r->op, &err);
@@ -167,9 +179,10 @@ static void time_row(const bench *b, const row *r)
 	if (!strcmp(r->op, "launch")) steps = (double)r->m;
 	if (product) flops = 2.0 * (double)r->m * (double)r->n * (double)r->k;
 	us = cx__quantile(t, b->repeats, 0.5);
-	printf("%s\t%ldx%ldx%ld\t%s\t%.1f\t%.1f\t%.1f\t%.2f\t%.2f\n", r->op, (long)r->m, (long)r->n, (long)r->k,
-		cx_dtype_get(r->dtype)->name, us / steps, cx__quantile(t, b->repeats, 0.1) / steps,
-		cx__quantile(t, b->repeats, 0.9) / steps, (double)bytes / us * 1e-3, flops / us * 1e-3);
+	printf("%s\t%ldx%ldx%ld\t%s\t%.1f\t%.1f\t%.1f\t%.2f\t%.2f\n", r->op, (long)r->m, (long)r->n,
+		(long)r->k, cx_dtype_get(r->dtype)->name, us / steps,
+		cx__quantile(t, b->repeats, 0.1) / steps, cx__quantile(t, b->repeats, 0.9) / steps,
+		(double)bytes / us * 1e-3, flops / us * 1e-3);
 	fflush(stdout);
 	cx_exec_free(x);
 	cx_store_free(store);
@@ -201,10 +214,12 @@ int main(int argc, char **argv)
 		cx_runtime_free(b.rt);
 		return 0;
 	}
-	printf("# backend: %s\nop\tshape\tdtype\tmedian_us\tp10_us\tp90_us\tGB/s\tGFLOP/s\n", cx_device_name(b.dev));
+	printf("# backend: %s\nop\tshape\tdtype\tmedian_us\tp10_us\tp90_us\tGB/s\tGFLOP/s\n",
+		cx_device_name(b.dev));
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
 		const row *r = &rows[i];
-		snprintf(name, sizeof name, "%s %ldx%ldx%ld %s", r->op, (long)r->m, (long)r->n, (long)r->k, cx_dtype_get(r->dtype)->name);
+		snprintf(name, sizeof name, "%s %ldx%ldx%ld %s", r->op, (long)r->m, (long)r->n, (long)r->k,
+			cx_dtype_get(r->dtype)->name);
 		if (strstr(name, part)) time_row(&b, r);
 	}
 	cx_device_close(b.dev);

@@ -1,26 +1,30 @@
-/* cuda16.h - for CUDA: the sixteen-wide vectors that OpenCL C has built in. Loops of constant length unroll into
- * registers. */
+/* cuda16.h - for CUDA: the sixteen-wide vectors that OpenCL C has built in. Loops of constant
+ * length unroll into registers. */
 #ifndef CX_CUDA16_H
 #define CX_CUDA16_H
 
 #include <cuda_fp16.h>
 
-struct cx_v16 { float s[16]; };
-struct cx_n16 { int s[16]; };
+struct cx_v16 {
+	float s[16];
+};
+struct cx_n16 {
+	int s[16];
+};
 
 #define CX_EACH16 _Pragma("unroll") for (int l = 0; l < 16; l++)
-#define CX_OPERATOR(type, scalar, op)                                          \
-	CX_FN type operator op(const type &a, const type &b)                   \
-	{                                                                      \
-		type r;                                                        \
-		CX_EACH16 r.s[l] = a.s[l] op b.s[l];                           \
-		return r;                                                      \
-	}                                                                      \
-	CX_FN type operator op(const type &a, scalar b)                        \
-	{                                                                      \
-		type r;                                                        \
-		CX_EACH16 r.s[l] = a.s[l] op b;                                \
-		return r;                                                      \
+#define CX_OPERATOR(type, scalar, op)                                                              \
+	CX_FN type operator op(const type &a, const type &b)                                           \
+	{                                                                                              \
+		type r;                                                                                    \
+		CX_EACH16 r.s[l] = a.s[l] op b.s[l];                                                       \
+		return r;                                                                                  \
+	}                                                                                              \
+	CX_FN type operator op(const type &a, scalar b)                                                \
+	{                                                                                              \
+		type r;                                                                                    \
+		CX_EACH16 r.s[l] = a.s[l] op b;                                                            \
+		return r;                                                                                  \
 	}
 CX_OPERATOR(cx_v16, float, +)
 CX_OPERATOR(cx_v16, float, -)
@@ -33,26 +37,88 @@ CX_OPERATOR(cx_n16, int, >>)
 CX_OPERATOR(cx_n16, int, <<)
 #undef CX_OPERATOR
 
-CX_FN cx_v16 cx_v16_all(float x) { cx_v16 r; CX_EACH16 r.s[l] = x; return r; }
-CX_FN cx_n16 cx_n16_all(int x) { cx_n16 r; CX_EACH16 r.s[l] = x; return r; }
+CX_FN cx_v16 cx_v16_all(float x)
+{
+	cx_v16 r;
+	CX_EACH16 r.s[l] = x;
+	return r;
+}
+CX_FN cx_n16 cx_n16_all(int x)
+{
+	cx_n16 r;
+	CX_EACH16 r.s[l] = x;
+	return r;
+}
 CX_FN cx_v16 cx_v16_fma(const cx_v16 &a, const cx_v16 &b, const cx_v16 &c)
 {
 	cx_v16 r;
 	CX_EACH16 r.s[l] = fmaf(a.s[l], b.s[l], c.s[l]);
 	return r;
 }
-CX_FN cx_v16 cx_v16_ints(const cx_n16 &n) { cx_v16 r; CX_EACH16 r.s[l] = (float)n.s[l]; return r; }
-CX_FN cx_v16 cx_v16_bits(const cx_n16 &n) { cx_v16 r; CX_EACH16 r.s[l] = __int_as_float(n.s[l]); return r; }
-CX_FN cx_n16 cx_n16_bits(const cx_v16 &v) { cx_n16 r; CX_EACH16 r.s[l] = __float_as_int(v.s[l]); return r; }
-CX_FN cx_v16 cx_v16_load(const float *p) { cx_v16 r; CX_EACH16 r.s[l] = p[l]; return r; }
-CX_FN void cx_v16_store(const cx_v16 &v, float *p) { CX_EACH16 p[l] = v.s[l]; }
-CX_FN void cx_v16_put(const cx_v16 &v, float *a) { CX_EACH16 a[l] = v.s[l]; }
-CX_FN cx_v16 cx_v16_take(const float *a) { return cx_v16_load(a); }
-CX_FN void cx_n16_put(const cx_n16 &v, int *a) { CX_EACH16 a[l] = v.s[l]; }
-CX_FN cx_n16 cx_n16_take(const int *a) { cx_n16 r; CX_EACH16 r.s[l] = a[l]; return r; }
-CX_FN cx_n16 cx_n16_u8(const cx_u8 *p) { cx_n16 r; CX_EACH16 r.s[l] = p[l]; return r; }
-CX_FN cx_n16 cx_n16_i8(const cx_u8 *p) { cx_n16 r; CX_EACH16 r.s[l] = (cx_i8)p[l]; return r; }
-CX_FN cx_n16 cx_n16_u16(const cx_u16 *p) { cx_n16 r; CX_EACH16 r.s[l] = p[l]; return r; }
+CX_FN cx_v16 cx_v16_ints(const cx_n16 &n)
+{
+	cx_v16 r;
+	CX_EACH16 r.s[l] = (float)n.s[l];
+	return r;
+}
+CX_FN cx_v16 cx_v16_bits(const cx_n16 &n)
+{
+	cx_v16 r;
+	CX_EACH16 r.s[l] = __int_as_float(n.s[l]);
+	return r;
+}
+CX_FN cx_n16 cx_n16_bits(const cx_v16 &v)
+{
+	cx_n16 r;
+	CX_EACH16 r.s[l] = __float_as_int(v.s[l]);
+	return r;
+}
+CX_FN cx_v16 cx_v16_load(const float *p)
+{
+	cx_v16 r;
+	CX_EACH16 r.s[l] = p[l];
+	return r;
+}
+CX_FN void cx_v16_store(const cx_v16 &v, float *p)
+{
+	CX_EACH16 p[l] = v.s[l];
+}
+CX_FN void cx_v16_put(const cx_v16 &v, float *a)
+{
+	CX_EACH16 a[l] = v.s[l];
+}
+CX_FN cx_v16 cx_v16_take(const float *a)
+{
+	return cx_v16_load(a);
+}
+CX_FN void cx_n16_put(const cx_n16 &v, int *a)
+{
+	CX_EACH16 a[l] = v.s[l];
+}
+CX_FN cx_n16 cx_n16_take(const int *a)
+{
+	cx_n16 r;
+	CX_EACH16 r.s[l] = a[l];
+	return r;
+}
+CX_FN cx_n16 cx_n16_u8(const cx_u8 *p)
+{
+	cx_n16 r;
+	CX_EACH16 r.s[l] = p[l];
+	return r;
+}
+CX_FN cx_n16 cx_n16_i8(const cx_u8 *p)
+{
+	cx_n16 r;
+	CX_EACH16 r.s[l] = (cx_i8)p[l];
+	return r;
+}
+CX_FN cx_n16 cx_n16_u16(const cx_u16 *p)
+{
+	cx_n16 r;
+	CX_EACH16 r.s[l] = p[l];
+	return r;
+}
 CX_FN cx_n16 cx_n16_less(const cx_n16 &a, const cx_n16 &b, const cx_n16 &yes, const cx_n16 &no)
 {
 	cx_n16 r;
@@ -65,9 +131,22 @@ CX_FN cx_v16 cx_n16_less(const cx_n16 &a, const cx_n16 &b, const cx_v16 &yes, co
 	CX_EACH16 r.s[l] = a.s[l] < b.s[l] ? yes.s[l] : no.s[l];
 	return r;
 }
-CX_FN float cx_half_at(const cx_u16 *p) { return __half2float(__ushort_as_half(*p)); }
-CX_FN cx_v16 cx_v16_halves(const cx_u16 *p) { cx_v16 r; CX_EACH16 r.s[l] = cx_half_at(p + l); return r; }
-CX_FN cx_n16 cx_n16_flags(int n) { cx_n16 r; CX_EACH16 r.s[l] = n >> l & 1; return r; }
+CX_FN float cx_half_at(const cx_u16 *p)
+{
+	return __half2float(__ushort_as_half(*p));
+}
+CX_FN cx_v16 cx_v16_halves(const cx_u16 *p)
+{
+	cx_v16 r;
+	CX_EACH16 r.s[l] = cx_half_at(p + l);
+	return r;
+}
+CX_FN cx_n16 cx_n16_flags(int n)
+{
+	cx_n16 r;
+	CX_EACH16 r.s[l] = n >> l & 1;
+	return r;
+}
 
 CX_FN float cx_v16_sum(cx_v16 v)
 {

@@ -1,10 +1,11 @@
-/* dialect.h - the language that the kernels in this folder are written in: OpenCL C 1.2 and CUDA through one set
- * of names.
+/* dialect.h - the language that the kernels in this folder are written in: OpenCL C 1.2 and CUDA
+ * through one set of names.
  *
- * Rules. Buffers are byte pointers and typed by the loads of elem.cl.h. No float atomics, no reliance on warps. a*b+c
- * is two roundings unless it is written cx_fma() (OpenCL: the pragma below; CUDA: -fmad=false). Local memory is
- * declared in kernels and handed to functions by pointer. Every barrier is reached by all of a group.
- * Sums of a row run in cx_acc, which is double where the device has it. */
+ * Rules. Buffers are byte pointers and typed by the loads of elem.cl.h. No float atomics, no
+ * reliance on warps. a*b+c is two roundings unless it is written cx_fma() (OpenCL: the pragma
+ * below; CUDA: -fmad=false). Local memory is declared in kernels and handed to functions by
+ * pointer. Every barrier is reached by all of a group. Sums of a row run in cx_acc, which is double
+ * where the device has it. */
 #ifndef CX_DIALECT_H
 #define CX_DIALECT_H
 
@@ -90,11 +91,13 @@ typedef int16 cx_n16;
 #define cx_n16_u8(p) convert_int16(vload16(0, p))
 #define cx_n16_i8(p) convert_int16(vload16(0, (__global const cx_i8 *)(p)))
 #define cx_n16_u16(p) convert_int16(vload16(0, p))
-#define cx_n16_less(a, b, yes, no) ((a) < (b) ? (yes) : (no)) /* bits of ints or floats, lane by lane */
+#define cx_n16_less(a, b, yes, no)                                                                 \
+	((a) < (b) ? (yes) : (no)) /* bits of ints or floats, lane by lane */
 #define cx_half_at(p) vload_half(0, (__global const half *)(p))
 #define cx_v16_halves(p) vload_half16(0, (__global const half *)(p))
 /* Lane l of n >> l & 1. */
-#define cx_n16_flags(n) ((int16)(n) >> (int16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15) & (int16)(1))
+#define cx_n16_flags(n)                                                                            \
+	((int16)(n) >> (int16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15) & (int16)(1))
 CX_FN float cx_v16_sum(cx_v16 v)
 {
 	float8 a = v.lo + v.hi;
@@ -170,8 +173,8 @@ typedef double cx_acc;
 #define CX_NAN cx_bits_f32(0x7fc00000u)
 #define CX_BUF(name) CX_GLOBAL cx_u8 *name
 
-/* Dtype of tensor j of a launch: a constant where the host builds a program for these dtypes alone, which it does
- * for launches with much work; else from the parameters. */
+/* Dtype of tensor j of a launch: a constant where the host builds a program for these dtypes alone,
+ * which it does for launches with much work; else from the parameters. */
 #ifndef CX_DT_0
 #define CX_DT_0 P.t[0].dtype
 #endif
@@ -191,7 +194,8 @@ typedef double cx_acc;
 #define CX_DT_5 P.t[5].dtype
 #endif
 
-/* Work items that share a row; the host launches groups of exactly this size for kernels that say "a group per". */
+/* Work items that share a row; the host launches groups of exactly this size for kernels that say
+ * "a group per". */
 #define CX_ROW_ITEMS 64
 
 #endif

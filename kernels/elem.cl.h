@@ -1,5 +1,5 @@
-/* elem.cl.h - single elements of every plain dtype, offsets of strided tensors, the elementwise functions, sums over
- * a group. Meaning: backends/ref/elem.c and map.c. */
+/* elem.cl.h - single elements of every plain dtype, offsets of strided tensors, the elementwise
+ * functions, sums over a group. Meaning: backends/ref/elem.c and map.c. */
 #ifndef CX_ELEM_CL_H
 #define CX_ELEM_CL_H
 
@@ -11,7 +11,8 @@ CX_FN float cx_half_value(cx_u32 h)
 {
 	cx_u32 sign = (h & 0x8000u) << 16, a = h & 0x7fffu;
 	if (a >= 0x7c00u) return cx_bits_f32(sign | 0x7f800000u | (a & 0x3ffu) << 13);
-	if (a < 0x400u) return cx_bits_f32(sign | cx_f32_bits((float)a * 5.9604644775390625e-8f)); /* 2^-24 */
+	if (a < 0x400u)
+		return cx_bits_f32(sign | cx_f32_bits((float)a * 5.9604644775390625e-8f)); /* 2^-24 */
 	return cx_bits_f32(sign | ((a << 13) + (112u << 23)));
 }
 
@@ -85,7 +86,8 @@ CX_FN cx_i64 cx_saturate(cx_u32 dt, cx_acc v)
 		lo = -128;
 		hi = 127;
 	}
-	/* the bounds are powers of two, or one less: compare so that rounding them up to a float does no harm */
+	/* the bounds are powers of two, or one less: compare so that rounding them up to a float does
+	 * no harm */
 	if (v >= (cx_acc)(hi + 1)) return hi;
 	return v <= (cx_acc)lo ? lo : (cx_i64)v;
 }
@@ -129,7 +131,8 @@ CX_FN void cx_store_acc(CX_GLOBAL cx_u8 *b, cx_u32 dt, cx_u32 o, cx_acc v)
 }
 
 /* An element of any plain dtype to any, as the op `cast` says. */
-CX_FN void cx_move(CX_GLOBAL cx_u8 *d, cx_u32 dt, cx_u32 to, CX_GLOBAL const cx_u8 *s, cx_u32 st, cx_u32 from)
+CX_FN void cx_move(
+	CX_GLOBAL cx_u8 *d, cx_u32 dt, cx_u32 to, CX_GLOBAL const cx_u8 *s, cx_u32 st, cx_u32 from)
 {
 	if (st <= CX_BF16) cx_store_f(d, dt, to, cx_load_f(s, st, from));
 	else cx_store_i(d, dt, to, cx_load_i(s, st, from));
@@ -137,7 +140,8 @@ CX_FN void cx_move(CX_GLOBAL cx_u8 *d, cx_u32 dt, cx_u32 to, CX_GLOBAL const cx_
 
 /* ---- offsets ---- */
 
-/* Offset of row-major index i; the axes may be any that t has, so a tensor of few axes costs few divisions. */
+/* Offset of row-major index i; the axes may be any that t has, so a tensor of few axes costs few
+ * divisions. */
 CX_FN cx_u32 cx_at(CX_PQ const struct cx_ktensor *t, cx_u32 i)
 {
 	cx_u32 o = t->off;
@@ -160,15 +164,33 @@ CX_FN cx_i64 cx_idiv(cx_i64 a, cx_i64 b)
 #define CX_IDIV(a, b) cx_idiv(a, b)
 #define CX_NOINT 0
 
-#define CX_MAP1(name, fexpr, iexpr)                                                                    \
-	CX_FN float cx_f_##name(float x) { return fexpr; }                                             \
-	CX_FN cx_i64 cx_i_##name(cx_i64 x) { return iexpr; }
-#define CX_MAP1P(name, fexpr, iexpr)                                                                   \
-	CX_FN float cx_f_##name(float x, float p, float q) { return fexpr; }                           \
-	CX_FN cx_i64 cx_i_##name(cx_i64 x, cx_i64 p, cx_i64 q) { return iexpr; }
-#define CX_MAP2(name, fexpr, iexpr)                                                                    \
-	CX_FN float cx_f_##name(float a, float b) { return fexpr; }                                    \
-	CX_FN cx_i64 cx_i_##name(cx_i64 a, cx_i64 b) { return iexpr; }
+#define CX_MAP1(name, fexpr, iexpr)                                                                \
+	CX_FN float cx_f_##name(float x)                                                               \
+	{                                                                                              \
+		return fexpr;                                                                              \
+	}                                                                                              \
+	CX_FN cx_i64 cx_i_##name(cx_i64 x)                                                             \
+	{                                                                                              \
+		return iexpr;                                                                              \
+	}
+#define CX_MAP1P(name, fexpr, iexpr)                                                               \
+	CX_FN float cx_f_##name(float x, float p, float q)                                             \
+	{                                                                                              \
+		return fexpr;                                                                              \
+	}                                                                                              \
+	CX_FN cx_i64 cx_i_##name(cx_i64 x, cx_i64 p, cx_i64 q)                                         \
+	{                                                                                              \
+		return iexpr;                                                                              \
+	}
+#define CX_MAP2(name, fexpr, iexpr)                                                                \
+	CX_FN float cx_f_##name(float a, float b)                                                      \
+	{                                                                                              \
+		return fexpr;                                                                              \
+	}                                                                                              \
+	CX_FN cx_i64 cx_i_##name(cx_i64 a, cx_i64 b)                                                   \
+	{                                                                                              \
+		return iexpr;                                                                              \
+	}
 #include "graph/scalar.def"
 #undef CX_MAP1
 #undef CX_MAP1P

@@ -1,4 +1,5 @@
-/* ids.h - the numbers of ops and dtypes as device code sees them, from the same rows as graph/cx.h. */
+/* ids.h - the numbers of ops and dtypes as device code sees them, from the same rows as graph/cx.h.
+ */
 #ifndef CX_KERNEL_IDS_H
 #define CX_KERNEL_IDS_H
 

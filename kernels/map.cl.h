@@ -1,20 +1,22 @@
-/* map.cl.h - map programs: a chain of elementwise ops in one pass, with or without a reduction of the last axis.
+/* map.cl.h - map programs: a chain of elementwise ops in one pass, with or without a reduction of
+ * the last axis.
  *
- * Two forms of the same arithmetic. Where the host defines CX_MAP_BODY (straight-line text made from the program, for
- * launches with much work) cx_map_eval() is that; else it interprets the program from a buffer, so that one build serves
- * all programs. Both give the same bits.
+ * Two forms of the same arithmetic. Where the host defines CX_MAP_BODY (straight-line text made
+ * from the program, for launches with much work) cx_map_eval() is that; else it interprets the
+ * program from a buffer, so that one build serves all programs. Both give the same bits.
  *
- * Params: n items or rows; i[0] instructions, i[1] reduce as in cx_attr_map, i[2] operands, i[3] columns, i[4+o] register of
- * output o, i[8+o] its dtype, i[12] where the code starts. All tensors have the dims of the broadcast space (outputs of a reduction: without columns).
- * Code: 8 words per instruction: op, a, b, c, dtype of a, dtype of the result, bits of p, bits of q. */
+ * Params: n items or rows; i[0] instructions, i[1] reduce as in cx_attr_map, i[2] operands, i[3]
+ * columns, i[4+o] register of output o, i[8+o] its dtype, i[12] where the code starts. All tensors
+ * have the dims of the broadcast space (outputs of a reduction: without columns). Code: 8 words per
+ * instruction: op, a, b, c, dtype of a, dtype of the result, bits of p, bits of q. */
 #ifndef CX_MAP_CL_H
 #define CX_MAP_CL_H
 
 #include "kernels/elem.cl.h"
 
-#define CX_MAP_BUFS                                                                                   \
-	CX_BUF(y0), CX_BUF(y1), CX_BUF(y2), CX_BUF(y3), CX_BUF(x0), CX_BUF(x1), CX_BUF(x2), CX_BUF(x3), \
-		CX_BUF(x4), CX_BUF(x5), CX_BUF(x6), CX_BUF(x7), CX_GLOBAL const cx_i32 *code
+#define CX_MAP_BUFS                                                                                \
+	CX_BUF(y0), CX_BUF(y1), CX_BUF(y2), CX_BUF(y3), CX_BUF(x0), CX_BUF(x1), CX_BUF(x2),            \
+		CX_BUF(x3), CX_BUF(x4), CX_BUF(x5), CX_BUF(x6), CX_BUF(x7), CX_GLOBAL const cx_i32 *code
 #define CX_MAP_PASS y0, y1, y2, y3, x0, x1, x2, x3, x4, x5, x6, x7, code
 #define CX_MAP_X 4 /* tensors of operands start here, whatever the number of outputs */
 #define CX_MAP_REGS 32
@@ -27,38 +29,50 @@ CX_FN cx_i64 cx_map_bound(cx_u32 dt, float b)
 
 #ifdef CX_MAP_BODY
 
-CX_FN void cx_map_eval(CX_MAP_BUFS, CX_PQ const struct cx_kparams *p, cx_u32 i, float *f, cx_i64 *v)
-{
-	CX_MAP_BODY
-}
+CX_FN void cx_map_eval(
+	CX_MAP_BUFS, CX_PQ const struct cx_kparams *p, cx_u32 i, float *f, cx_i64 *v){CX_MAP_BODY}
 
 #else
 
 CX_FN float cx_scalar_f(int op, float ra, float rb, float rp, float rq)
 {
 	switch (op) {
-#define CX_MAP1(name, ...) case CX_OP_##name: return cx_f_##name(ra);
-#define CX_MAP1P(name, ...) case CX_OP_##name: return cx_f_##name(ra, rp, rq);
-#define CX_MAP2(name, ...) case CX_OP_##name: return cx_f_##name(ra, rb);
+#define CX_MAP1(name, ...)                                                                         \
+	case CX_OP_##name:                                                                             \
+		return cx_f_##name(ra);
+#define CX_MAP1P(name, ...)                                                                        \
+	case CX_OP_##name:                                                                             \
+		return cx_f_##name(ra, rp, rq);
+#define CX_MAP2(name, ...)                                                                         \
+	case CX_OP_##name:                                                                             \
+		return cx_f_##name(ra, rb);
 #include "graph/scalar.def"
 #undef CX_MAP1
 #undef CX_MAP1P
 #undef CX_MAP2
-	default: return ra;
+	default:
+		return ra;
 	}
 }
 
 CX_FN cx_i64 cx_scalar_i(int op, cx_i64 ra, cx_i64 rb, cx_i64 rp, cx_i64 rq)
 {
 	switch (op) {
-#define CX_MAP1(name, ...) case CX_OP_##name: return cx_i_##name(ra);
-#define CX_MAP1P(name, ...) case CX_OP_##name: return cx_i_##name(ra, rp, rq);
-#define CX_MAP2(name, ...) case CX_OP_##name: return cx_i_##name(ra, rb);
+#define CX_MAP1(name, ...)                                                                         \
+	case CX_OP_##name:                                                                             \
+		return cx_i_##name(ra);
+#define CX_MAP1P(name, ...)                                                                        \
+	case CX_OP_##name:                                                                             \
+		return cx_i_##name(ra, rp, rq);
+#define CX_MAP2(name, ...)                                                                         \
+	case CX_OP_##name:                                                                             \
+		return cx_i_##name(ra, rb);
 #include "graph/scalar.def"
 #undef CX_MAP1
 #undef CX_MAP1P
 #undef CX_MAP2
-	default: return ra;
+	default:
+		return ra;
 	}
 }
 
@@ -88,11 +102,13 @@ CX_FN void cx_map_instr(CX_GLOBAL const cx_i32 *c, float *f, cx_i64 *v, cx_u32 r
 		f[r] = cx_scalar_f(c[0], f[a], f[b], p, q);
 		v[r] = f[r] != 0.0f; /* where the result is a bool */
 	} else {
-		v[r] = cx_wrap(to, cx_scalar_i(c[0], v[a], v[b], cx_map_bound(from, p), cx_map_bound(from, q)));
+		v[r] = cx_wrap(
+			to, cx_scalar_i(c[0], v[a], v[b], cx_map_bound(from, p), cx_map_bound(from, q)));
 	}
 }
 
-CX_FN void cx_map_take(CX_GLOBAL const cx_u8 *b, CX_PQ const struct cx_ktensor *t, cx_u32 i, float *f, cx_i64 *v)
+CX_FN void cx_map_take(
+	CX_GLOBAL const cx_u8 *b, CX_PQ const struct cx_ktensor *t, cx_u32 i, float *f, cx_i64 *v)
 {
 	cx_u32 o = cx_at(t, i);
 	if (cx_is_float(t->dtype)) *f = cx_load_f(b, t->dtype, o);
@@ -106,12 +122,13 @@ CX_FN void cx_map_eval(CX_MAP_BUFS, CX_PQ const struct cx_kparams *p, cx_u32 i, 
 	cx_u32 n_in = (cx_u32)p->i[2];
 	for (cx_u32 j = 0; j < n_in; j++) {
 		CX_GLOBAL const cx_u8 *b = j < 4 ? (j < 2 ? (j == 0 ? x0 : x1) : (j == 2 ? x2 : x3))
-		                                 : (j < 6 ? (j == 4 ? x4 : x5) : (j == 6 ? x6 : x7));
+										 : (j < 6 ? (j == 4 ? x4 : x5) : (j == 6 ? x6 : x7));
 		rf[j] = 0.0f;
 		rv[j] = 0;
 		cx_map_take(b, &p->t[CX_MAP_X + j], i, &rf[j], &rv[j]);
 	}
-	for (int n = 0; n < p->i[0]; n++) cx_map_instr(code + p->i[12] + 8 * n, rf, rv, n_in + (cx_u32)n);
+	for (int n = 0; n < p->i[0]; n++)
+		cx_map_instr(code + p->i[12] + 8 * n, rf, rv, n_in + (cx_u32)n);
 	for (cx_u32 o = 0; o < p->n_out; o++) {
 		f[o] = rf[p->i[4 + o]];
 		v[o] = rv[p->i[4 + o]];
@@ -120,7 +137,8 @@ CX_FN void cx_map_eval(CX_MAP_BUFS, CX_PQ const struct cx_kparams *p, cx_u32 i, 
 
 #endif
 
-CX_FN void cx_map_give(CX_GLOBAL cx_u8 *y, CX_PQ const struct cx_kparams *p, cx_u32 o, cx_u32 i, float f, cx_i64 v)
+CX_FN void cx_map_give(
+	CX_GLOBAL cx_u8 *y, CX_PQ const struct cx_kparams *p, cx_u32 o, cx_u32 i, float f, cx_i64 v)
 {
 	cx_u32 to = cx_at(&p->t[o], i), dt = p->t[o].dtype;
 	if (cx_is_float((cx_u32)p->i[8 + o])) cx_store_f(y, dt, to, f);
@@ -160,7 +178,9 @@ CX_KERNEL cx_map_row(CX_MAP_BUFS, CX_PARAMS)
 		for (cx_u32 o = 0; o < n_out; o++) {
 			cx_acc x = cx_is_float((cx_u32)P.i[8 + o]) ? (cx_acc)f[o] : (cx_acc)v[o];
 			if (kind <= 2) acc[o] += x;
-			else acc[o] = kind == 3 ? cx_max_nan((float)acc[o], (float)x) : -cx_max_nan(-(float)acc[o], -(float)x);
+			else
+				acc[o] = kind == 3 ? cx_max_nan((float)acc[o], (float)x)
+								   : -cx_max_nan(-(float)acc[o], -(float)x);
 		}
 	}
 	for (cx_u32 o = 0; o < n_out; o++) {
@@ -170,7 +190,8 @@ CX_KERNEL cx_map_row(CX_MAP_BUFS, CX_PARAMS)
 		else r = -cx_group_max(s, -(float)acc[o]);
 		if (kind == 2) r /= (cx_acc)cols;
 		if (CX_LOCAL_ID() == 0)
-			cx_store_acc(o < 2 ? (o == 0 ? y0 : y1) : (o == 2 ? y2 : y3), P.t[o].dtype, cx_at(&P.t[o], row), r);
+			cx_store_acc(o < 2 ? (o == 0 ? y0 : y1) : (o == 2 ? y2 : y3), P.t[o].dtype,
+				cx_at(&P.t[o], row), r);
 	}
 }
 

@@ -1,8 +1,10 @@
-/* matmul.cl.h - products of two matrices, batched, every float and block format; the epilogue of `linear`.
+/* matmul.cl.h - products of two matrices, batched, every float and block format; the epilogue of
+ * `linear`.
  *
- * nt: both operands run along k; sixteen sums per output, lane l takes k = l mod 16, added up in a fixed tree. nn: b runs along
- * n; one sum per output, in order of k. The number of rows that an item takes changes neither order, so a row's result does
- * not depend on how many rows there are. A weight is read in its own format by the item that uses it. */
+ * nt: both operands run along k; sixteen sums per output, lane l takes k = l mod 16, added up in a
+ * fixed tree. nn: b runs along n; one sum per output, in order of k. The number of rows that an
+ * item takes changes neither order, so a row's result does not depend on how many rows there are. A
+ * weight is read in its own format by the item that uses it. */
 #ifndef CX_MATMUL_CL_H
 #define CX_MATMUL_CL_H
 
@@ -25,29 +27,36 @@ CX_FN cx_u32 cx_batch_at(CX_PQ const struct cx_ktensor *t, cx_u32 z)
 CX_FN_BIG float cx_act(int op, float x)
 {
 	switch (op) {
-#define CX_MAP1(name, ...) case CX_OP_##name: return cx_f_##name(x);
+#define CX_MAP1(name, ...)                                                                         \
+	case CX_OP_##name:                                                                             \
+		return cx_f_##name(x);
 #define CX_MAP1P(name, ...)
 #define CX_MAP2(name, ...)
 #include "graph/scalar.def"
 #undef CX_MAP1
 #undef CX_MAP1P
 #undef CX_MAP2
-	default: return x;
+	default:
+		return x;
 	}
 }
 
-/* y = act(v + bias) * mul + residual at (m, n) of matrix z, rounded where the ops it stands for would round. */
-CX_FN void cx_nt_store(CX_BUF(y), CX_BUF(bias), CX_BUF(mul), CX_BUF(res), CX_PQ const struct cx_kparams *p, cx_u32 dy,
-	cx_u32 z, cx_u32 m, cx_u32 n, float v)
+/* y = act(v + bias) * mul + residual at (m, n) of matrix z, rounded where the ops it stands for
+ * would round. */
+CX_FN void cx_nt_store(CX_BUF(y), CX_BUF(bias), CX_BUF(mul), CX_BUF(res),
+	CX_PQ const struct cx_kparams *p, cx_u32 dy, cx_u32 z, cx_u32 m, cx_u32 n, float v)
 {
 	CX_PQ const struct cx_ktensor *t = p->t;
 	v = cx_round_to(dy, v);
-	if (t[3].dtype != CX_K_NONE) v = cx_round_to(dy, v + cx_load_f(bias, t[3].dtype, t[3].off + n * t[3].stride[5]));
+	if (t[3].dtype != CX_K_NONE)
+		v = cx_round_to(dy, v + cx_load_f(bias, t[3].dtype, t[3].off + n * t[3].stride[5]));
 	if (p->i[1]) v = cx_round_to(dy, cx_act(p->i[1], v));
 	if (t[4].dtype != CX_K_NONE)
-		v = cx_round_to(dy, v * cx_load_f(mul, dy, t[4].off + m * t[4].stride[4] + n * t[4].stride[5]));
+		v = cx_round_to(
+			dy, v * cx_load_f(mul, dy, t[4].off + m * t[4].stride[4] + n * t[4].stride[5]));
 	if (t[5].dtype != CX_K_NONE)
-		v = cx_round_to(dy, v + cx_load_f(res, dy, t[5].off + m * t[5].stride[4] + n * t[5].stride[5]));
+		v = cx_round_to(
+			dy, v + cx_load_f(res, dy, t[5].off + m * t[5].stride[4] + n * t[5].stride[5]));
 	cx_store_f(y, dy, cx_batch_at(&t[0], z) + m * t[0].stride[4] + n * t[0].stride[5], v);
 }
 
@@ -55,15 +64,20 @@ CX_FN void cx_nt_store(CX_BUF(y), CX_BUF(bias), CX_BUF(mul), CX_BUF(res), CX_PQ 
 CX_FN void cx_nt_add(const int rows, cx_v16 *acc, const cx_v16 *x, cx_v16 b, const int j)
 {
 #pragma unroll
-	for (int i = 0; i < rows; i++) acc[i * CX_NT_COLS + j] = cx_v16_fma(x[i], b, acc[i * CX_NT_COLS + j]);
+	for (int i = 0; i < rows; i++)
+		acc[i * CX_NT_COLS + j] = cx_v16_fma(x[i], b, acc[i * CX_NT_COLS + j]);
 }
 
-/* rows x CX_NT_COLS outputs; rows and columns past the end repeat the last one and are not stored. */
-CX_FN void cx_nt_tile(const int rows, CX_BUF(y), CX_BUF(a), CX_BUF(w), CX_BUF(bias), CX_BUF(mul), CX_BUF(res),
-	CX_PQ const struct cx_kparams *p, const cx_u32 dy, const cx_u32 da, const cx_u32 dw)
+/* rows x CX_NT_COLS outputs; rows and columns past the end repeat the last one and are not stored.
+ */
+CX_FN void cx_nt_tile(const int rows, CX_BUF(y), CX_BUF(a), CX_BUF(w), CX_BUF(bias), CX_BUF(mul),
+	CX_BUF(res), CX_PQ const struct cx_kparams *p, const cx_u32 dy, const cx_u32 da,
+	const cx_u32 dw)
 {
-	cx_u32 n0 = CX_GLOBAL_ID(0) * CX_NT_COLS, m0 = CX_GLOBAL_ID(1) * (cx_u32)rows, z = CX_GLOBAL_ID(2), k = 0;
-	cx_u32 n_m = p->t[0].dim[4], n_n = p->t[0].dim[5], n_k = (cx_u32)p->i[0], ks = p->t[1].stride[5];
+	cx_u32 n0 = CX_GLOBAL_ID(0) * CX_NT_COLS, m0 = CX_GLOBAL_ID(1) * (cx_u32)rows,
+		   z = CX_GLOBAL_ID(2), k = 0;
+	cx_u32 n_m = p->t[0].dim[4], n_n = p->t[0].dim[5], n_k = (cx_u32)p->i[0],
+		   ks = p->t[1].stride[5];
 	cx_u32 ar[4], wr[CX_NT_COLS];
 	cx_v16 acc[4 * CX_NT_COLS], x[4];
 	float sums[4 * CX_NT_COLS];
@@ -85,13 +99,15 @@ CX_FN void cx_nt_tile(const int rows, CX_BUF(y), CX_BUF(a), CX_BUF(w), CX_BUF(bi
 #pragma unroll
 		for (int i = 0; i < rows; i++) x[i] = cx_load16_full(a, da, ar[i], k);
 #pragma unroll
-		for (int j = 0; j < CX_NT_COLS; j++) cx_nt_add(rows, acc, x, cx_load16_full(w, dw, wr[j], k), j);
+		for (int j = 0; j < CX_NT_COLS; j++)
+			cx_nt_add(rows, acc, x, cx_load16_full(w, dw, wr[j], k), j);
 	}
 	for (; k < n_k; k += 16) { /* any stride, and the end of a row */
 #pragma unroll
 		for (int i = 0; i < rows; i++) x[i] = cx_load16_by(a, da, ar[i], ks, k, n_k);
 #pragma unroll
-		for (int j = 0; j < CX_NT_COLS; j++) cx_nt_add(rows, acc, x, cx_load16(w, dw, wr[j], k, n_k), j);
+		for (int j = 0; j < CX_NT_COLS; j++)
+			cx_nt_add(rows, acc, x, cx_load16(w, dw, wr[j], k, n_k), j);
 	}
 #pragma unroll
 	for (int i = 0; i < rows * CX_NT_COLS; i++) sums[i] = cx_v16_sum(acc[i]);
@@ -107,15 +123,17 @@ CX_FN void cx_nt_tile(const int rows, CX_BUF(y), CX_BUF(a), CX_BUF(w), CX_BUF(bi
 
 /* i[0] k, i[1] activation (op of a unary row; 0: none), i[2] byte offset of I8C scales, i[15]
  * of a block-format w. t: y [m,n], a [m,k] with any strides,
- * w [n,k] with stride 1 along k, then bias [n], factor and addend [m,n], which may be absent. A 3D grid: columns / 4,
- * rows / 4, batch. */
-CX_KERNEL cx_matmul_nt4(CX_BUF(y), CX_BUF(a), CX_BUF(w), CX_BUF(bias), CX_BUF(mul), CX_BUF(res), CX_PARAMS)
+ * w [n,k] with stride 1 along k, then bias [n], factor and addend [m,n], which may be absent. A 3D
+ * grid: columns / 4, rows / 4, batch. */
+CX_KERNEL cx_matmul_nt4(
+	CX_BUF(y), CX_BUF(a), CX_BUF(w), CX_BUF(bias), CX_BUF(mul), CX_BUF(res), CX_PARAMS)
 {
 	cx_nt_tile(4, y, a, w, bias, mul, res, &P, CX_DT_0, CX_DT_1, CX_DT_2);
 }
 
 /* The same with a row per item. */
-CX_KERNEL cx_matmul_nt1(CX_BUF(y), CX_BUF(a), CX_BUF(w), CX_BUF(bias), CX_BUF(mul), CX_BUF(res), CX_PARAMS)
+CX_KERNEL cx_matmul_nt1(
+	CX_BUF(y), CX_BUF(a), CX_BUF(w), CX_BUF(bias), CX_BUF(mul), CX_BUF(res), CX_PARAMS)
 {
 	cx_nt_tile(1, y, a, w, bias, mul, res, &P, CX_DT_0, CX_DT_1, CX_DT_2);
 }
@@ -123,7 +141,8 @@ CX_KERNEL cx_matmul_nt1(CX_BUF(y), CX_BUF(a), CX_BUF(w), CX_BUF(bias), CX_BUF(mu
 #define CX_NN_COLS 32
 
 /* One k of rows x CX_NN_COLS sums. */
-CX_FN void cx_nn_add(const int rows, cx_v16 *acc, CX_BUF(a), const cx_u32 da, const cx_u32 *ar, cx_u32 k, cx_v16 b0, cx_v16 b1)
+CX_FN void cx_nn_add(const int rows, cx_v16 *acc, CX_BUF(a), const cx_u32 da, const cx_u32 *ar,
+	cx_u32 k, cx_v16 b0, cx_v16 b1)
 {
 #pragma unroll
 	for (int i = 0; i < rows; i++) {
@@ -133,11 +152,13 @@ CX_FN void cx_nn_add(const int rows, cx_v16 *acc, CX_BUF(a), const cx_u32 da, co
 	}
 }
 
-CX_FN void cx_nn_tile(const int rows, CX_BUF(y), CX_BUF(a), CX_BUF(b), CX_PQ const struct cx_kparams *p, const cx_u32 dy,
-	const cx_u32 da, const cx_u32 db)
+CX_FN void cx_nn_tile(const int rows, CX_BUF(y), CX_BUF(a), CX_BUF(b),
+	CX_PQ const struct cx_kparams *p, const cx_u32 dy, const cx_u32 da, const cx_u32 db)
 {
-	cx_u32 n0 = CX_GLOBAL_ID(0) * CX_NN_COLS, m0 = CX_GLOBAL_ID(1) * (cx_u32)rows, z = CX_GLOBAL_ID(2);
-	cx_u32 n_m = p->t[0].dim[4], n_n = p->t[0].dim[5], n_k = (cx_u32)p->i[0], ks = p->t[1].stride[5];
+	cx_u32 n0 = CX_GLOBAL_ID(0) * CX_NN_COLS, m0 = CX_GLOBAL_ID(1) * (cx_u32)rows,
+		   z = CX_GLOBAL_ID(2);
+	cx_u32 n_m = p->t[0].dim[4], n_n = p->t[0].dim[5], n_k = (cx_u32)p->i[0],
+		   ks = p->t[1].stride[5];
 	cx_u32 bs = p->t[2].stride[4], br, ar[8];
 	cx_v16 acc[16];
 	if (n0 >= n_n || m0 >= n_m) return;
@@ -151,12 +172,14 @@ CX_FN void cx_nn_tile(const int rows, CX_BUF(y), CX_BUF(a), CX_BUF(b), CX_PQ con
 	for (int i = 0; i < 2 * rows; i++) acc[i] = cx_v16_all(0.0f);
 	if (n0 + CX_NN_COLS <= n_n) {
 		for (cx_u32 k = 0; k < n_k; k++) {
-			cx_v16 b0 = cx_load16_full(b, db, br + k * bs, n0), b1 = cx_load16_full(b, db, br + k * bs, n0 + 16);
+			cx_v16 b0 = cx_load16_full(b, db, br + k * bs, n0),
+				   b1 = cx_load16_full(b, db, br + k * bs, n0 + 16);
 			cx_nn_add(rows, acc, a, da, ar, k * ks, b0, b1);
 		}
 	} else {
 		for (cx_u32 k = 0; k < n_k; k++) {
-			cx_v16 b0 = cx_load16(b, db, br + k * bs, n0, n_n), b1 = cx_load16(b, db, br + k * bs, n0 + 16, n_n);
+			cx_v16 b0 = cx_load16(b, db, br + k * bs, n0, n_n),
+				   b1 = cx_load16(b, db, br + k * bs, n0 + 16, n_n);
 			cx_nn_add(rows, acc, a, da, ar, k * ks, b0, b1);
 		}
 	}
@@ -169,8 +192,8 @@ CX_FN void cx_nn_tile(const int rows, CX_BUF(y), CX_BUF(a), CX_BUF(b), CX_PQ con
 	}
 }
 
-/* i[0] k. t: y [m,n] with stride 1 along n, a [m,k] with any strides, b [k,n] with stride 1 along n. A 3D grid: columns / 32,
- * rows / 8, batch. */
+/* i[0] k. t: y [m,n] with stride 1 along n, a [m,k] with any strides, b [k,n] with stride 1 along
+ * n. A 3D grid: columns / 32, rows / 8, batch. */
 CX_KERNEL cx_matmul_nn8(CX_BUF(y), CX_BUF(a), CX_BUF(b), CX_PARAMS)
 {
 	cx_nn_tile(8, y, a, b, &P, CX_DT_0, CX_DT_1, CX_DT_2);

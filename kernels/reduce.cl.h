@@ -1,7 +1,9 @@
-/* reduce.cl.h - sums and extrema over any axes, largest elements, running sums. Meaning: backends/ref/row.c.
+/* reduce.cl.h - sums and extrema over any axes, largest elements, running sums. Meaning:
+ * backends/ref/row.c.
  *
- * A tensor is seen as rows: t[1] has the axes that stay (one index per row), t[2] the axes that go (offsets relative to the
- * row's start; the same buffer). Floats are summed in cx_acc, integers in 64 bits. */
+ * A tensor is seen as rows: t[1] has the axes that stay (one index per row), t[2] the axes that go
+ * (offsets relative to the row's start; the same buffer). Floats are summed in cx_acc, integers in
+ * 64 bits. */
 #ifndef CX_REDUCE_CL_H
 #define CX_REDUCE_CL_H
 
@@ -32,7 +34,8 @@ CX_FN cx_i64 cx_fold_start(int kind, cx_u32 dt)
 	return cx_saturate(dt, kind == CX_AMAX ? -CX_INF : CX_INF);
 }
 
-CX_FN void cx_fold_store(CX_BUF(y), CX_PQ const struct cx_kparams *p, cx_u32 row, cx_acc f, cx_i64 v)
+CX_FN void cx_fold_store(
+	CX_BUF(y), CX_PQ const struct cx_kparams *p, cx_u32 row, cx_acc f, cx_i64 v)
 {
 	cx_u32 to = cx_at(&p->t[0], row);
 	if (p->i[0] == CX_MEAN) f /= (cx_acc)(cx_u32)p->i[1];
@@ -62,7 +65,8 @@ CX_KERNEL cx_reduce_group(CX_BUF(y), CX_BUF(x), CX_PARAMS)
 {
 	CX_LOCAL_ARRAY(cx_acc, sf, CX_ROW_ITEMS);
 	CX_LOCAL_ARRAY(cx_i64, sv, CX_ROW_ITEMS);
-	cx_u32 row = CX_GROUP_ID(0), l = CX_LOCAL_ID(), dt = CX_DT_1, n = (cx_u32)P.i[1], base = cx_at(&P.t[1], row);
+	cx_u32 row = CX_GROUP_ID(0), l = CX_LOCAL_ID(), dt = CX_DT_1, n = (cx_u32)P.i[1],
+		   base = cx_at(&P.t[1], row);
 	int kind = P.i[0];
 	cx_acc f = kind == CX_AMAX ? -CX_INF : kind == CX_AMIN ? CX_INF : 0.0f;
 	cx_i64 v = cx_fold_start(kind, dt);
@@ -84,7 +88,8 @@ CX_KERNEL cx_reduce_group(CX_BUF(y), CX_BUF(x), CX_PARAMS)
 	if (l == 0) cx_fold_store(y, &P, row, sf[0], sv[0]);
 }
 
-/* ---- order of topk and argmax: as unsigned keys, larger first; NaN is the largest, zeros are equal ---- */
+/* ---- order of topk and argmax: as unsigned keys, larger first; NaN is the largest, zeros are
+ * equal ---- */
 
 CX_FN cx_u64 cx_order_key(CX_GLOBAL const cx_u8 *x, cx_u32 dt, cx_u32 o, int smallest)
 {
@@ -105,8 +110,9 @@ CX_FN int cx_order_before(cx_u64 ka, cx_u32 ia, cx_u64 kb, cx_u32 ib)
 	return ka > kb || (ka == kb && ia < ib);
 }
 
-/* i[0] how many, i[1] elements of a row, i[2] smallest, i[3], i[4] strides of outputs 0 and 1 along the axis, i[5] stride of x.
- * t[0] values, t[1] indices (either may be absent), t[2] x, all by row. A group per row: one pass for each element taken. */
+/* i[0] how many, i[1] elements of a row, i[2] smallest, i[3], i[4] strides of outputs 0 and 1 along
+ * the axis, i[5] stride of x. t[0] values, t[1] indices (either may be absent), t[2] x, all by row.
+ * A group per row: one pass for each element taken. */
 CX_KERNEL cx_topk_group(CX_BUF(y), CX_BUF(idx), CX_BUF(x), CX_PARAMS)
 {
 	CX_LOCAL_ARRAY(cx_u64, sk, CX_ROW_ITEMS);
@@ -130,7 +136,7 @@ CX_KERNEL cx_topk_group(CX_BUF(y), CX_BUF(idx), CX_BUF(x), CX_PARAMS)
 		CX_BARRIER();
 		for (cx_u32 w = CX_ROW_ITEMS / 2; w > 0; w >>= 1) {
 			if (l < w && si[l + w] != none &&
-			    (si[l] == none || cx_order_before(sk[l + w], si[l + w], sk[l], si[l]))) {
+				(si[l] == none || cx_order_before(sk[l + w], si[l + w], sk[l], si[l]))) {
 				sk[l] = sk[l + w];
 				si[l] = si[l + w];
 			}
@@ -140,13 +146,15 @@ CX_KERNEL cx_topk_group(CX_BUF(y), CX_BUF(idx), CX_BUF(x), CX_PARAMS)
 		last_key = sk[0];
 		CX_BARRIER();
 		if (l == 0 && P.t[0].dtype != CX_K_NONE)
-			cx_move(y, P.t[0].dtype, cx_at(&P.t[0], row) + k * (cx_u32)P.i[3], x, dt, base + last * xs);
+			cx_move(
+				y, P.t[0].dtype, cx_at(&P.t[0], row) + k * (cx_u32)P.i[3], x, dt, base + last * xs);
 		if (l == 0 && P.t[1].dtype != CX_K_NONE)
 			cx_store_i(idx, P.t[1].dtype, cx_at(&P.t[1], row) + k * (cx_u32)P.i[4], last);
 	}
 }
 
-/* i[0] exclusive, i[1] reverse, i[2] elements of a row, i[3] stride of y, i[4] of x. An item per row. */
+/* i[0] exclusive, i[1] reverse, i[2] elements of a row, i[3] stride of y, i[4] of x. An item per
+ * row. */
 CX_KERNEL cx_cumsum_item(CX_BUF(y), CX_BUF(x), CX_PARAMS)
 {
 	cx_u32 row = CX_GLOBAL_ID(0), dt = CX_DT_1, n = (cx_u32)P.i[2], from, to;
@@ -156,7 +164,8 @@ CX_KERNEL cx_cumsum_item(CX_BUF(y), CX_BUF(x), CX_PARAMS)
 	to = cx_at(&P.t[0], row);
 	from = cx_at(&P.t[1], row);
 	for (cx_u32 t = 0; t < n; t++) {
-		cx_u32 j = P.i[1] ? n - 1 - t : t, at = to + j * (cx_u32)P.i[3], o = from + j * (cx_u32)P.i[4];
+		cx_u32 j = P.i[1] ? n - 1 - t : t, at = to + j * (cx_u32)P.i[3],
+			   o = from + j * (cx_u32)P.i[4];
 		if (cx_is_float(dt)) {
 			cx_acc u = cx_load_f(x, dt, o);
 			cx_store_acc(y, dt, at, P.i[0] ? f : f + u);

@@ -1,6 +1,8 @@
-/* test_opencl.c - every kernel of the opencl backend against the reference: op x dtype x layout, small random cases; then sizes at
- * which tiles, groups and chunks are full, once with programs that serve all dtypes and once with programs of their own,
- * which must give the same bits; rows alone against together; whole graphs. Prints pass, none or FAIL per op. Skips with a sentence where there is no OpenCL device. */
+/* test_opencl.c - every kernel of the opencl backend against the reference: op x dtype x layout,
+ * small random cases; then sizes at which tiles, groups and chunks are full, once with programs
+ * that serve all dtypes and once with programs of their own, which must give the same bits; rows
+ * alone against together; whole graphs. Prints pass, none or FAIL per op. Skips with a sentence
+ * where there is no OpenCL device. */
 #include "tests/cpu_run.h"
 #include "tests/harness.h"
 
@@ -70,7 +72,8 @@ static double tolerance(cx_op op, cx_dtype t)
 	return t == CX_F16 ? tol.f16 : t == CX_BF16 ? tol.bf16 : tol.f32;
 }
 
-static bool near_reference(const step_values *v, uint32_t id, const step_result *r, const char *what)
+static bool near_reference(
+	const step_values *v, uint32_t id, const step_result *r, const char *what)
 {
 	for (uint32_t o = 0; o < r->n_out; o++) {
 		const cx_desc *d = &v->g->nodes[id + o].desc;
@@ -89,7 +92,8 @@ static bool same_bits(
 	for (uint32_t o = 0; o < a->n_out; o++) {
 		const cx_desc *d = &v->g->nodes[id + o].desc;
 		if (step_same(d->dtype, a->out[o], b->out[o], cx__desc_elems(d), &at)) continue;
-		report((cx_op)v->g->nodes[id].op, what, "output %u differs in element %lld", o, (long long)at);
+		report(
+			(cx_op)v->g->nodes[id].op, what, "output %u differs in element %lld", o, (long long)at);
 		return false;
 	}
 	return true;
@@ -184,7 +188,8 @@ typedef struct filler {
 	uint64_t seed;
 } filler;
 
-/* Floats in [-1, 1], "a.." in [0.5, 1]; i32 by name: "o" 0, 32, 64..; "i" mod 7; others i; weights of blocks from floats. */
+/* Floats in [-1, 1], "a.." in [0.5, 1]; i32 by name: "o" 0, 32, 64..; "i" mod 7; others i; weights
+ * of blocks from floats. */
 static void fill_sized(void *ctx, uint32_t id, void *buf, uint64_t bytes)
 {
 	const filler *f = ctx;
@@ -193,16 +198,23 @@ static void fill_sized(void *ctx, uint32_t id, void *buf, uint64_t bytes)
 	cx_rng rng = cx__rng_make(f->seed, id);
 	float *x = malloc((size_t)elems * sizeof *x + 4);
 	(void)bytes;
-	for (int64_t i = 0; i < elems; i++) x[i] = cx__rng_float(&rng, n->name[0] == 'a' ? 0.5f : -1.0f, 1.0f);
+	for (int64_t i = 0; i < elems; i++)
+		x[i] = cx__rng_float(&rng, n->name[0] == 'a' ? 0.5f : -1.0f, 1.0f);
 	for (int64_t i = 0; i < elems && n->desc.dtype == CX_I32; i++)
 		((int32_t *)buf)[i] = (int32_t)(n->name[0] == 'o' ? i * 32 : n->name[0] == 'i' ? i % 7 : i);
-	for (int64_t i = 0; i < elems && n->desc.dtype == CX_BOOL; i++) ((uint8_t *)buf)[i] = x[i] > -0.5f;
+	for (int64_t i = 0; i < elems && n->desc.dtype == CX_BOOL; i++)
+		((uint8_t *)buf)[i] = x[i] > -0.5f;
 	if (n->desc.dtype == CX_I8C) cx_quant_i8c(x, elems / k, k, buf);
-	else if (n->desc.dtype != CX_I32 && n->desc.dtype != CX_BOOL) cx_quant_row(n->desc.dtype, x, buf, elems);
+	else if (n->desc.dtype != CX_I32 && n->desc.dtype != CX_BOOL)
+		cx_quant_row(n->desc.dtype, x, buf, elems);
 	free(x);
 }
 
-#define DIMS(...) (int)(sizeof((int64_t[]){__VA_ARGS__}) / 8), (const int64_t[]){__VA_ARGS__}
+#define DIMS(...)                                                                                  \
+	(int)(sizeof((int64_t[]){__VA_ARGS__}) / 8), (const int64_t[])                                 \
+	{                                                                                              \
+		__VA_ARGS__                                                                                \
+	}
 #define LEAF(name, t, ...) cx_weight(g, name, t, DIMS(__VA_ARGS__))
 #define F(name, ...) LEAF(name, CX_F32, __VA_ARGS__)
 #define H(name, ...) LEAF(name, CX_F16, __VA_ARGS__)
@@ -230,60 +242,73 @@ BUILD(softmax, cx_softmax(g, F("x", 5, 3001), &(cx_attr_softmax){.axis = 1, .sca
 BUILD(log_softmax, cx_log_softmax(g, F("x", 300, 31), &(cx_attr_softmax){.axis = 0, .scale = 1}))
 BUILD(layernorm, cx_layernorm(g, F("x", 5, 1027), F("w", 1027), F("b", 1027), NULL))
 BUILD(rmsnorm, cx_rmsnorm(g, H("x", 5, 1027), F("w", 1027), NULL))
-BUILD(groupnorm,
-	cx_groupnorm(g, F("x", 3, 12, 33, 5), F("w", 12), F("b", 12), &(cx_attr_groupnorm){.groups = 4, .eps = 1e-5f}))
+BUILD(groupnorm, cx_groupnorm(g, F("x", 3, 12, 33, 5), F("w", 12), F("b", 12),
+					 &(cx_attr_groupnorm){.groups = 4, .eps = 1e-5f}))
 BUILD(matmul_nt, cx_matmul(g, F("x", 37, 300), F("y", 75, 300), &(cx_attr_matmul){.trans_b = true}))
 BUILD(matmul_nn, cx_matmul(g, F("x", 3, 4, 20, 70), F("y", 4, 70, 83), NULL))
-BUILD(matmul_tn, cx_matmul(g, F("x", 2, 70, 20), F("y", 2, 70, 33), &(cx_attr_matmul){.trans_a = true}))
-BUILD(matmul_tt, cx_matmul(g, F("x", 2, 70, 20), F("y", 2, 33, 70), &(cx_attr_matmul){.trans_a = true, .trans_b = true}))
-BUILD(matmul_block, cx_matmul(g, F("x", 512, 21), LEAF("w", CX_Q4_K, 30, 512), &(cx_attr_matmul){.trans_a = true, .trans_b = true}))
+BUILD(matmul_tn,
+	cx_matmul(g, F("x", 2, 70, 20), F("y", 2, 70, 33), &(cx_attr_matmul){.trans_a = true}))
+BUILD(matmul_tt, cx_matmul(g, F("x", 2, 70, 20), F("y", 2, 33, 70),
+					 &(cx_attr_matmul){.trans_a = true, .trans_b = true}))
+BUILD(matmul_block, cx_matmul(g, F("x", 512, 21), LEAF("w", CX_Q4_K, 30, 512),
+						&(cx_attr_matmul){.trans_a = true, .trans_b = true}))
 BUILD(rope, cx_rope(g, F("x", 6, 4, 80), I("p", 6), CX_NONE, CX_NONE, CX_NONE, NULL))
-BUILD(attention,
-	cx_attention(g, F("x", 2, 70, 6, 48), F("k", 2, 150, 2, 48), F("v", 2, 150, 2, 40), CX_NONE, CX_NONE, CX_NONE,
-		CX_NONE, &(cx_attr_attention){.causal = true}))
-BUILD(attention_mask,
-	cx_attention(g, F("x", 2, 70, 6, 64), F("k", 2, 150, 2, 64), F("v", 2, 150, 2, 64), CX_NONE, CX_NONE,
-		LEAF("m", CX_BOOL, 2, 1, 70, 150), F("b", 6, 1, 150), &(cx_attr_attention){.window = 90}))
-BUILD(attention_ragged,
-	cx_attention(g, F("x", 96, 4, 33), H("k", 96, 2, 33), H("v", 96, 2, 20), I("o", 4), I("o2", 4), CX_NONE, CX_NONE, NULL))
-BUILD(paged, cx_paged_attention(g, F("x", 64, 4, 64), F("k", 160, 2, 64), F("v", 160, 2, 64), I("i", 2, 10), I("o", 3),
-	I("p", 2), &(cx_attr_paged){.page = 16}))
-BUILD(copy, cx_copy(g, cx_permute(g, F("x", 5, 67, 43), &(cx_attr_perm){.perm = cx_list_of(3, 2, 0, 1)})))
-BUILD(gather_block, cx_gather(g, LEAF("x", CX_Q6_K, 9, 1024), I("i", 40), &(cx_attr_axis){.axis = 0}))
+BUILD(attention, cx_attention(g, F("x", 2, 70, 6, 48), F("k", 2, 150, 2, 48), F("v", 2, 150, 2, 40),
+					 CX_NONE, CX_NONE, CX_NONE, CX_NONE, &(cx_attr_attention){.causal = true}))
+BUILD(
+	attention_mask, cx_attention(g, F("x", 2, 70, 6, 64), F("k", 2, 150, 2, 64),
+						F("v", 2, 150, 2, 64), CX_NONE, CX_NONE, LEAF("m", CX_BOOL, 2, 1, 70, 150),
+						F("b", 6, 1, 150), &(cx_attr_attention){.window = 90}))
+BUILD(attention_ragged, cx_attention(g, F("x", 96, 4, 33), H("k", 96, 2, 33), H("v", 96, 2, 20),
+							I("o", 4), I("o2", 4), CX_NONE, CX_NONE, NULL))
+BUILD(paged, cx_paged_attention(g, F("x", 64, 4, 64), F("k", 160, 2, 64), F("v", 160, 2, 64),
+				 I("i", 2, 10), I("o", 3), I("p", 2), &(cx_attr_paged){.page = 16}))
+BUILD(copy,
+	cx_copy(g, cx_permute(g, F("x", 5, 67, 43), &(cx_attr_perm){.perm = cx_list_of(3, 2, 0, 1)})))
+BUILD(
+	gather_block, cx_gather(g, LEAF("x", CX_Q6_K, 9, 1024), I("i", 40), &(cx_attr_axis){.axis = 0}))
 BUILD(scatter, cx_scatter(g, F("x", 9, 100), I("i", 400), F("y", 400, 100), NULL))
-BUILD(conv1d, cx_conv1d(g, F("x", 96, 75), F("w", 75, 4), F("b", 75), F("s", 5, 3, 75), I("o", 4), I("t", 3),
-	&(cx_attr_conv1d){.silu = true}))
-BUILD(delta, cx_delta_rule(g, F("x", 96, 2, 40), F("k", 96, 2, 40), F("v", 96, 4, 50), F("g", 96, 4), F("y", 96, 4),
-	F("s", 5, 4, 40, 50), I("o", 4), I("t", 3), NULL))
-BUILD(delta_chunk, cx_delta_rule(g, F("x", 150, 2, 16), F("k", 150, 2, 16), F("v", 150, 4, 20), F("g", 150, 4), F("y", 150, 4),
-	F("s", 1, 4, 16, 20), CX_NONE, CX_NONE, &(cx_attr_delta){.chunk = 64, .scale = 0.2f}))
+BUILD(conv1d, cx_conv1d(g, F("x", 96, 75), F("w", 75, 4), F("b", 75), F("s", 5, 3, 75), I("o", 4),
+				  I("t", 3), &(cx_attr_conv1d){.silu = true}))
+BUILD(delta, cx_delta_rule(g, F("x", 96, 2, 40), F("k", 96, 2, 40), F("v", 96, 4, 50),
+				 F("g", 96, 4), F("y", 96, 4), F("s", 5, 4, 40, 50), I("o", 4), I("t", 3), NULL))
+BUILD(delta_chunk, cx_delta_rule(g, F("x", 150, 2, 16), F("k", 150, 2, 16), F("v", 150, 4, 20),
+					   F("g", 150, 4), F("y", 150, 4), F("s", 1, 4, 16, 20), CX_NONE, CX_NONE,
+					   &(cx_attr_delta){.chunk = 64, .scale = 0.2f}))
 BUILD(xent, cx_cross_entropy(g, F("x", 40, 1003), I("i", 40), NULL))
 BUILD(mse, cx_mse(g, F("x", 40, 1003), F("y", 40, 1003), NULL))
 BUILD(random, cx_random(g, I("p", 4), &(cx_attr_random){.dims = cx_list_of(1, 5001), .kind = 1}))
 #define NT(t)                                                                                      \
-	BUILD(weight_##t, cx_matmul(g, F("x", 6, 512), LEAF("w", CX_##t, 37, 512), &(cx_attr_matmul){.trans_b = true}))
+	BUILD(weight_##t, cx_matmul(g, F("x", 6, 512), LEAF("w", CX_##t, 37, 512),                     \
+						  &(cx_attr_matmul){.trans_b = true}))
 #define WEIGHTS(X)                                                                                 \
-	X(F16) X(BF16) X(I8C) X(Q8_0) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K)  \
-	X(Q6_K) X(IQ4_NL) X(IQ4_XS) X(MXFP4)
+	X(F16)                                                                                         \
+	X(BF16) X(I8C) X(Q8_0) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) \
+		X(IQ4_NL) X(IQ4_XS) X(MXFP4)
 WEIGHTS(NT)
 
 static const struct {
 	const char *name;
 	build_fn *build;
 } sized[] = {
-#define ROW(name) {#name, build_##name}
-	ROW(add_row), ROW(gelu), ROW(where), ROW(sum_last), ROW(sum_first), ROW(max_all), ROW(topk), ROW(argmax),
-	ROW(softmax), ROW(log_softmax), ROW(layernorm), ROW(rmsnorm), ROW(groupnorm), ROW(matmul_nt), ROW(matmul_nn),
-	ROW(matmul_tn), ROW(matmul_tt), ROW(matmul_block), ROW(rope), ROW(attention), ROW(attention_mask),
-	ROW(attention_ragged), ROW(paged), ROW(copy), ROW(gather_block), ROW(scatter), ROW(conv1d), ROW(delta),
-	ROW(delta_chunk), ROW(xent), ROW(mse), ROW(random),
+#define ROW(name)                                                                                  \
+	{                                                                                              \
+#name, build_##name                                                                        \
+	}
+	ROW(add_row), ROW(gelu), ROW(where), ROW(sum_last), ROW(sum_first), ROW(max_all), ROW(topk),
+	ROW(argmax), ROW(softmax), ROW(log_softmax), ROW(layernorm), ROW(rmsnorm), ROW(groupnorm),
+	ROW(matmul_nt), ROW(matmul_nn), ROW(matmul_tn), ROW(matmul_tt), ROW(matmul_block), ROW(rope),
+	ROW(attention), ROW(attention_mask), ROW(attention_ragged), ROW(paged), ROW(copy),
+	ROW(gather_block), ROW(scatter), ROW(conv1d), ROW(delta), ROW(delta_chunk), ROW(xent), ROW(mse),
+	ROW(random),
 #undef ROW
 #define ROW(t) {"weight " #t, build_weight_##t},
 	WEIGHTS(ROW)
 #undef ROW
 };
 
-static void with_graph(build_fn *build, const char *name, uint64_t seed, step_values *v, uint32_t *id)
+static void with_graph(
+	build_fn *build, const char *name, uint64_t seed, step_values *v, uint32_t *id)
 {
 	cx_graph *g = NULL;
 	cx_err err = {0};
@@ -324,7 +349,8 @@ static int64_t n_rows_built;
 static cx_dtype row_weight;
 static cx_tensor build_rows_nt(cx_graph *g)
 {
-	return cx_matmul(g, F("x", n_rows_built, 512), LEAF("w", row_weight, 37, 512), &(cx_attr_matmul){.trans_b = true});
+	return cx_matmul(g, F("x", n_rows_built, 512), LEAF("w", row_weight, 37, 512),
+		&(cx_attr_matmul){.trans_b = true});
 }
 static cx_tensor build_rows_nn(cx_graph *g)
 {
@@ -345,8 +371,9 @@ static void test_rows(void **state)
 		build_fn *build;
 		cx_dtype weight;
 		int64_t cols;
-	} cases[] = {{build_rows_nt, CX_F32, 37}, {build_rows_nt, CX_BF16, 37}, {build_rows_nt, CX_Q4_K, 37}, {build_rows_nn, CX_F32, 37},
-		{build_rows_norm, CX_F32, 512}, {build_rows_softmax, CX_F32, 512}};
+	} cases[] = {{build_rows_nt, CX_F32, 37}, {build_rows_nt, CX_BF16, 37},
+		{build_rows_nt, CX_Q4_K, 37}, {build_rows_nn, CX_F32, 37}, {build_rows_norm, CX_F32, 512},
+		{build_rows_softmax, CX_F32, 512}};
 	(void)state;
 	if (!have_device) skip();
 	for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
@@ -380,7 +407,11 @@ static void test_graphs(void **state)
 	(void)state;
 	if (!have_device) skip();
 	for (uint64_t seed = 1; seed <= N_GRAPHS; seed++) {
-		cx_random_opts o = {.seed = seed, .n_nodes = 3 + (uint32_t)(seed % 12), .smooth = true, .fused = seed % 7 == 0, .zeros = seed % 5 == 0};
+		cx_random_opts o = {.seed = seed,
+			.n_nodes = 3 + (uint32_t)(seed % 12),
+			.smooth = true,
+			.fused = seed % 7 == 0,
+			.zeros = seed % 5 == 0};
 		cx_plan_check check = {.devices = &device, .n_devices = 1};
 		cx_random_graph *rg = NULL;
 		cx_plan_stats stats = {0};
@@ -388,7 +419,8 @@ static void test_graphs(void **state)
 		cx_err err = {0};
 		if (cx__random_graph(&o, NULL, &rg, &err) != CX_OK) fail_msg("%s", err.msg);
 		if (cx__harness_reference(rg, NULL, &want, &err) != CX_OK) fail_msg("%s", err.msg);
-		if (cx__harness_plan(runtime, rg, &want, &check, &stats, &err) != CX_OK) fail_msg("%s", err.msg);
+		if (cx__harness_plan(runtime, rg, &want, &check, &stats, &err) != CX_OK)
+			fail_msg("%s", err.msg);
 		n_fused += (int)stats.n_fused;
 		cx__values_free(&want);
 		cx__random_graph_free(rg);

@@ -1,5 +1,6 @@
-/* test_opencl_driver.c - the opencl backend when things go wrong: every driver call made to fail in turn, every allocation,
- * a lost device, buffers that are too large, a damaged program cache, a driver that would end the process. */
+/* test_opencl_driver.c - the opencl backend when things go wrong: every driver call made to fail in
+ * turn, every allocation, a lost device, buffers that are too large, a damaged program cache, a
+ * driver that would end the process. */
 #include "tests/cpu_run.h"
 
 #include <dirent.h>
@@ -42,7 +43,8 @@ static int look(void **state)
 	return 0;
 }
 
-/* y = silu(x) + x, with what is left of the device's programs: everything that a small model does. */
+/* y = silu(x) + x, with what is left of the device's programs: everything that a small model does.
+ */
 static cx_status run_model(cx_runtime *rt, cx_device *dev, float *y, cx_err *err)
 {
 	static const float x[4] = {1, -2, 3, 0};
@@ -148,9 +150,10 @@ static void make_fail(cx_device *dev, long call)
 	call_failed = false;
 #define X(name) cl->name = fail_##name;
 	X(BuildProgram)
-	X(SetKernelArg) X(EnqueueNDRangeKernel) X(EnqueueFillBuffer) X(EnqueueCopyBuffer)
-		X(EnqueueReadBuffer) X(EnqueueWriteBuffer) X(Flush) X(Finish) X(CreateBuffer)
-			X(CreateProgramWithSource) X(CreateKernel)
+	X(SetKernelArg)
+	X(EnqueueNDRangeKernel) X(EnqueueFillBuffer) X(EnqueueCopyBuffer) X(EnqueueReadBuffer)
+		X(EnqueueWriteBuffer) X(Flush) X(Finish) X(CreateBuffer) X(CreateProgramWithSource)
+			X(CreateKernel)
 #undef X
 }
 
@@ -234,7 +237,8 @@ static void test_limits(void **state)
 	assert_int_equal(open_at(NULL, &rt, &dev, &err), CX_OK);
 	dev->backend->limits(dev, &limits);
 	assert_true(limits.max_buffer > 0);
-	assert_int_equal(dev->backend->alloc(dev, limits.max_buffer + 1, NULL, &buf, &err), CX_ERR_MEMORY);
+	assert_int_equal(
+		dev->backend->alloc(dev, limits.max_buffer + 1, NULL, &buf, &err), CX_ERR_MEMORY);
 	assert_null(buf);
 	assert_non_null(strstr(err.msg, "larger than its limit"));
 	err = (cx_err){0};
@@ -277,7 +281,8 @@ static int run_cached(const char *dir)
 	return n_from_source;
 }
 
-/* Changes every file in dir: cuts it to `keep` bytes, or flips a byte in its middle. Returns how many. */
+/* Changes every file in dir: cuts it to `keep` bytes, or flips a byte in its middle. Returns how
+ * many. */
 static int damage(const char *dir, long keep, bool remove_all)
 {
 	DIR *d = opendir(dir);
@@ -357,7 +362,8 @@ static void open_without(const char *icds, const char *cache, const char *must)
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	if (!WIFEXITED(status)) fail_msg("opening ended the process with signal %d", WTERMSIG(status));
 	if (WEXITSTATUS(status) != 0 && !(cache == NULL && WEXITSTATUS(status) == 7))
-		fail_msg("opening without %s: case %d", icds ? "drivers" : "a cache folder", WEXITSTATUS(status));
+		fail_msg("opening without %s: case %d", icds ? "drivers" : "a cache folder",
+			WEXITSTATUS(status));
 }
 
 static void test_no_driver(void **state)

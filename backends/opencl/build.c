@@ -1,9 +1,9 @@
-/* build.c - programs from the sources in kernels/: built once per device and set of #defines, and kept in a folder if the
- * runtime was given one.
+/* build.c - programs from the sources in kernels/: built once per device and set of #defines, and
+ * kept in a folder if the runtime was given one.
  *
- * A file holds a check value, then what the driver gave as the program's binary. Its name is a hash of all that went in:
- * sources, options, device and driver. A file that does not check out is built anew and replaced. Drivers that keep
- * programs themselves (PoCL) are left to do so. */
+ * A file holds a check value, then what the driver gave as the program's binary. Its name is a hash
+ * of all that went in: sources, options, device and driver. A file that does not check out is built
+ * anew and replaced. Drivers that keep programs themselves (PoCL) are left to do so. */
 #include "backends/opencl/opencl.h"
 #include "backends/opencl/texts.h"
 
@@ -38,11 +38,12 @@ static bool needs_quant(const char *family)
 	return false;
 }
 
-/* No fast-math, and no warnings, which some drivers print; what the device does by default is IEEE but for division. */
+/* No fast-math, and no warnings, which some drivers print; what the device does by default is IEEE
+ * but for division. */
 static const char *options_of(const cx_cl_device *dev)
 {
 	return dev->exact_div ? "-w -cl-std=CL1.2 -cl-fp32-correctly-rounded-divide-sqrt"
-	                      : "-w -cl-std=CL1.2";
+						  : "-w -cl-std=CL1.2";
 }
 
 static uint64_t hash(uint64_t h, const void *data, size_t n)
@@ -52,7 +53,8 @@ static uint64_t hash(uint64_t h, const void *data, size_t n)
 	return h;
 }
 
-static cx_status build_failed(cx_cl_device *dev, cl_program p, const char *family, cl_int code, cx_err *err)
+static cx_status build_failed(
+	cx_cl_device *dev, cl_program p, const char *family, cl_int code, cx_err *err)
 {
 	char log[160] = "";
 	size_t n = 0;
@@ -60,15 +62,16 @@ static cx_status build_failed(cx_cl_device *dev, cl_program p, const char *famil
 	if (code != CL_BUILD_PROGRAM_FAILURE) return cx__cl_fail(dev, "clBuildProgram", code, err);
 	dev->cl.GetProgramBuildInfo(p, dev->id, CL_PROGRAM_BUILD_LOG, 0, NULL, &n);
 	if (n > 0) text = cx_calloc(cx__cl_alloc_of(dev), n + 1, 1);
-	if (text && dev->cl.GetProgramBuildInfo(p, dev->id, CL_PROGRAM_BUILD_LOG, n, text, NULL) == CL_SUCCESS) {
+	if (text && dev->cl.GetProgramBuildInfo(p, dev->id, CL_PROGRAM_BUILD_LOG, n, text, NULL) ==
+					CL_SUCCESS) {
 		const char *from = strstr(text, "error");
 		snprintf(log, sizeof log, "%s", from ? from : text);
 		for (char *c = log; *c; c++)
 			if (*c == '\n') *c = 0;
 	}
 	if (text) cx_free(cx__cl_alloc_of(dev), text, n + 1);
-	return CX_FAIL(err, CX_ERR_DEVICE, "%s: the driver's compiler refuses kernels '%s': %s", dev->base.name,
-		family, log);
+	return CX_FAIL(err, CX_ERR_DEVICE, "%s: the driver's compiler refuses kernels '%s': %s",
+		dev->base.name, family, log);
 }
 
 /* ---- files ---- */
@@ -118,7 +121,8 @@ static cl_program load(cx_cl_device *dev, const char *path)
 	return p;
 }
 
-/* Best effort: a program that cannot be kept is built again next time. Written beside, then renamed. */
+/* Best effort: a program that cannot be kept is built again next time. Written beside, then
+ * renamed. */
 static void save(cx_cl_device *dev, cl_program p, const char *path)
 {
 	const cx_alloc *alloc = cx__cl_alloc_of(dev);
@@ -128,11 +132,14 @@ static void save(cx_cl_device *dev, cl_program p, const char *path)
 	uint64_t check;
 	FILE *f;
 	bool good = false;
-	if (dev->cl.GetProgramInfo(p, CL_PROGRAM_BINARY_SIZES, sizeof n, &n, NULL) != CL_SUCCESS || n == 0) return;
+	if (dev->cl.GetProgramInfo(p, CL_PROGRAM_BINARY_SIZES, sizeof n, &n, NULL) != CL_SUCCESS ||
+		n == 0)
+		return;
 	if ((size_t)snprintf(part, sizeof part, "%s.%ld", path, (long)getpid()) >= sizeof part) return;
 	binary = cx_malloc(alloc, n);
 	if (!binary) return;
-	if (dev->cl.GetProgramInfo(p, CL_PROGRAM_BINARIES, sizeof binary, &binary, NULL) == CL_SUCCESS &&
+	if (dev->cl.GetProgramInfo(p, CL_PROGRAM_BINARIES, sizeof binary, &binary, NULL) ==
+			CL_SUCCESS &&
 		(f = fopen(part, "wb")) != NULL) {
 		check = hash(0, binary, n);
 		good = fwrite(&check, 1, sizeof check, f) == sizeof check && fwrite(binary, 1, n, f) == n;
@@ -144,10 +151,12 @@ static void save(cx_cl_device *dev, cl_program p, const char *path)
 
 /* ---- programs ---- */
 
-static cx_status build(cx_cl_device *dev, const char *family, const char *const *src, cl_program *out, cx_err *err)
+static cx_status build(
+	cx_cl_device *dev, const char *family, const char *const *src, cl_program *out, cx_err *err)
 {
 	cl_int code = CL_SUCCESS;
-	cl_program p = dev->cl.CreateProgramWithSource(dev->context, N_SOURCES, (const char **)(uintptr_t)src, NULL, &code);
+	cl_program p = dev->cl.CreateProgramWithSource(
+		dev->context, N_SOURCES, (const char **)(uintptr_t)src, NULL, &code);
 	cx_status st = CX_OK;
 	if (!p) return cx__cl_fail(dev, "clCreateProgramWithSource", code, err);
 	code = dev->cl.BuildProgram(p, 1, &dev->id, options_of(dev), NULL, NULL);
@@ -160,7 +169,8 @@ static cx_status build(cx_cl_device *dev, const char *family, const char *const 
 	return CX_OK;
 }
 
-cx_status cx__cl_build(cx_cl_device *dev, const char *family, const char *defines, cl_program *out, cx_err *err)
+cx_status cx__cl_build(
+	cx_cl_device *dev, const char *family, const char *defines, cl_program *out, cx_err *err)
 {
 	const char *src[N_SOURCES] = {
 		defines, text_of("elem"), needs_quant(family) ? text_of("quant") : "", text_of(family)};

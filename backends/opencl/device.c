@@ -60,8 +60,7 @@ static void ask(cx_cl_device *dev)
 	text_of(dev, CL_DEVICE_EXTENSIONS, extensions, sizeof extensions);
 	dev->cl.GetPlatformInfo(dev->platform, CL_PLATFORM_NAME, sizeof platform - 1, platform, NULL);
 	dev->cl.GetDeviceInfo(dev->id, CL_DEVICE_TYPE, sizeof type, &type, NULL);
-	dev->cl.GetDeviceInfo(
-		dev->id, CL_DEVICE_HOST_UNIFIED_MEMORY, sizeof unified, &unified, NULL);
+	dev->cl.GetDeviceInfo(dev->id, CL_DEVICE_HOST_UNIFIED_MEMORY, sizeof unified, &unified, NULL);
 	dev->cl.GetDeviceInfo(dev->id, CL_DEVICE_SINGLE_FP_CONFIG, sizeof fp, &fp, NULL);
 	dev->cl.GetDeviceInfo(
 		dev->id, CL_DEVICE_MAX_MEM_ALLOC_SIZE, sizeof max_alloc, &max_alloc, NULL);
@@ -166,8 +165,9 @@ static cx_status cl_alloc(
 	*out = NULL;
 	if ((st = cx__cl_usable(dev, err)) != CX_OK) return st;
 	if (bytes > dev->max_alloc || bytes > UINT32_MAX)
-		return CX_FAIL(err, CX_ERR_MEMORY, "%s: a buffer of %llu bytes is larger than its limit of %llu",
-			dev->base.name, (unsigned long long)bytes, (unsigned long long)dev->max_alloc);
+		return CX_FAIL(err, CX_ERR_MEMORY,
+			"%s: a buffer of %llu bytes is larger than its limit of %llu", dev->base.name,
+			(unsigned long long)bytes, (unsigned long long)dev->max_alloc);
 	b = cx_calloc(cx__cl_alloc_of(dev), 1, sizeof *b);
 	if (!b) return CX_FAIL(err, CX_ERR_MEMORY, "%s: no memory for a buffer", dev->base.name);
 	b->base = (cx_buffer){base, bytes};

@@ -52,7 +52,8 @@ static bool accept_f64(const cx_cl_device *dev, const cx_kernel_key *key)
 static bool accept_copy(const cx_cl_device *dev, const cx_kernel_key *key)
 {
 	(void)dev;
-	return is_plain(&key->in[0]) || (cx__desc_is_dense(&key->in[0]) && cx__desc_is_dense(&key->out[0]));
+	return is_plain(&key->in[0]) ||
+		   (cx__desc_is_dense(&key->in[0]) && cx__desc_is_dense(&key->out[0]));
 }
 
 static bool accept_cast_block(const cx_cl_device *dev, const cx_kernel_key *key)
@@ -82,7 +83,8 @@ static bool accept_matmul(const cx_cl_device *dev, const cx_kernel_key *key)
 	bool nt;
 	(void)dev;
 	if (!is_plain(&key->in[1])) return at->trans_b && is_weight(&key->in[1]);
-	return cx__cl_product_layout(&key->in[1], at->trans_b, &b, &nt) && cx__desc_is_dense(&key->out[0]);
+	return cx__cl_product_layout(&key->in[1], at->trans_b, &b, &nt) &&
+		   cx__desc_is_dense(&key->out[0]);
 }
 
 static bool accept_linear(const cx_cl_device *dev, const cx_kernel_key *key)
@@ -152,7 +154,8 @@ static uint64_t scratch_delta(const cx_device *dev, const cx_kernel_key *key)
 static uint64_t scratch_xent(const cx_device *dev, const cx_kernel_key *key)
 {
 	(void)dev;
-	return ((const cx_attr_loss *)key->attr)->reduction ? padded((uint64_t)key->in[0].dim[0] * 8) : 0;
+	return ((const cx_attr_loss *)key->attr)->reduction ? padded((uint64_t)key->in[0].dim[0] * 8)
+														: 0;
 }
 
 static uint64_t scratch_pair(const cx_device *dev, const cx_kernel_key *key)

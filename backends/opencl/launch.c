@@ -1,4 +1,5 @@
-/* launch.c - what the plans of kernels are made of: drafts of launches, parameters from operands, grids. See opencl.h. */
+/* launch.c - what the plans of kernels are made of: drafts of launches, parameters from operands,
+ * grids. See opencl.h. */
 #include "backends/opencl/opencl.h"
 
 #include <stdio.h>
@@ -46,7 +47,8 @@ void cx__cl_desc(struct cx_ktensor *t, const cx_desc *desc, uint64_t off)
 	t->off = (uint32_t)off;
 	for (int32_t i = 0; i < CX_K_RANK; i++) {
 		t->dim[i] = i < pad ? 1 : (uint32_t)desc->dim[i - pad];
-		t->stride[i] = i < pad || desc->dim[i - pad] == 1 ? 0 : (uint32_t)(desc->stride[i - pad] / block);
+		t->stride[i] =
+			i < pad || desc->dim[i - pad] == 1 ? 0 : (uint32_t)(desc->stride[i - pad] / block);
 	}
 }
 
@@ -71,8 +73,9 @@ void cx__cl_tensor(cx_cl_builder *b, cx_cl_draft *d, int t, int arg, const cx_op
 		return;
 	}
 	if (o->off % size != 0 && b->st == CX_OK)
-		b->st = CX_FAIL(b->err, CX_ERR_ARGUMENT, "%s: an operand of %s at byte %llu, not at an element",
-			b->dev->base.name, cx__ops[b->step->op].name, (unsigned long long)o->off);
+		b->st =
+			CX_FAIL(b->err, CX_ERR_ARGUMENT, "%s: an operand of %s at byte %llu, not at an element",
+				b->dev->base.name, cx__ops[b->step->op].name, (unsigned long long)o->off);
 	cx__cl_desc(&d->p.t[t], &o->desc, o->off / size);
 }
 
@@ -139,7 +142,8 @@ void cx__cl_specialise(cx_cl_builder *b, cx_cl_draft *d, uint32_t n, double work
 	else out_of_memory(b);
 }
 
-void cx__cl_copy_bytes(cx_cl_builder *b, const cx_operand *to, const cx_operand *from, uint64_t bytes)
+void cx__cl_copy_bytes(
+	cx_cl_builder *b, const cx_operand *to, const cx_operand *from, uint64_t bytes)
 {
 	cx_cl_draft *d;
 	if (!bytes) return;
@@ -210,6 +214,7 @@ cx_desc cx__cl_broadcast(const cx_desc *d, const cx_desc *space)
 	cx_desc r = *space;
 	int32_t pad = space->rank - d->rank;
 	r.dtype = d->dtype;
-	for (int32_t i = 0; i < space->rank; i++) r.stride[i] = i < pad || d->dim[i - pad] == 1 ? 0 : d->stride[i - pad];
+	for (int32_t i = 0; i < space->rank; i++)
+		r.stride[i] = i < pad || d->dim[i - pad] == 1 ? 0 : d->stride[i - pad];
 	return r;
 }

@@ -1,5 +1,6 @@
-/* map_text.c - map programs as OpenCL C: each instruction one line, registers typed, dtypes written out. The functions that it
- * calls are those of kernels/elem.cl.h, so the bits are those of the interpreter in kernels/map.cl.h. */
+/* map_text.c - map programs as OpenCL C: each instruction one line, registers typed, dtypes written
+ * out. The functions that it calls are those of kernels/elem.cl.h, so the bits are those of the
+ * interpreter in kernels/map.cl.h. */
 #include "backends/opencl/opencl.h"
 
 #include "graph/quant.h"
@@ -24,7 +25,8 @@ cx_prog cx__cl_prog(cx_op op, const void *attr, const cx_prog *prog, uint32_t n_
 	if (prog) return *prog;
 	p.out[0] = (uint8_t)n_in;
 	p.out_dtype[0] = (uint8_t)out;
-	p.instr[0] = (cx_instr){.op = (uint16_t)op, .a = 0, .b = n_in > 1 ? 1 : 0, .c = n_in > 2 ? 2 : 0};
+	p.instr[0] =
+		(cx_instr){.op = (uint16_t)op, .a = 0, .b = n_in > 1 ? 1 : 0, .c = n_in > 2 ? 2 : 0};
 	if (op == CX_OP_clamp) {
 		p.instr[0].p = ((const cx_attr_clamp *)attr)->lo;
 		p.instr[0].q = ((const cx_attr_clamp *)attr)->hi;

@@ -1,4 +1,5 @@
-/* plan_map.c - launches of elementwise ops and map programs. Few elements are interpreted, many get a program of their own. */
+/* plan_map.c - launches of elementwise ops and map programs. Few elements are interpreted, many get
+ * a program of their own. */
 #include "backends/opencl/opencl.h"
 
 #include "graph/quant.h"
@@ -39,14 +40,16 @@ static uint32_t flatness(const cx_desc *d, uint32_t n, uint32_t *one)
 	*one = 0;
 	for (uint32_t j = 0; j < n; j++) {
 		bool same = true;
-		for (int32_t k = 0; k < d[j].rank; k++) same = same && (d[j].stride[k] == 0 || d[j].dim[k] == 1);
+		for (int32_t k = 0; k < d[j].rank; k++)
+			same = same && (d[j].stride[k] == 0 || d[j].dim[k] == 1);
 		if (same) *one |= 1u << j;
 		if (cx__desc_is_dense(&d[j])) flat |= 1u << j;
 	}
 	return flat;
 }
 
-static void put_text(cx_cl_builder *b, cx_cl_draft *d, const cx_prog *p, const cx_desc *in, const cx_desc *out)
+static void put_text(
+	cx_cl_builder *b, cx_cl_draft *d, const cx_prog *p, const cx_desc *in, const cx_desc *out)
 {
 	uint32_t one_in, one_out, flat_in = flatness(in, p->n_in, &one_in);
 	uint32_t flat_out = out ? flatness(out, p->n_out, &one_out) : 0;
@@ -70,7 +73,8 @@ void cx__cl_plan_map(cx_cl_builder *b, const cx_step *s)
 	cx_cl_draft *d = cx__cl_draft(b, "map", reduce ? "cx_map_row" : "cx_map_item", 13);
 	for (uint32_t j = 0; j < s->n_in; j++) all[j] = cx__cl_broadcast(&s->in[j].desc, &space);
 	if (!reduce)
-		for (uint32_t o = 0; o < s->n_out; o++) all[n_all++] = cx__cl_broadcast(&s->out[o].desc, &space);
+		for (uint32_t o = 0; o < s->n_out; o++)
+			all[n_all++] = cx__cl_broadcast(&s->out[o].desc, &space);
 	cx__cl_merge(all, n_all);
 	for (uint32_t o = 0; o < s->n_out; o++) cx__cl_tensor(b, d, (int)o, (int)o, &s->out[o]);
 	for (uint32_t o = 0; o < s->n_out && !reduce; o++)

@@ -6,7 +6,8 @@
 #include <math.h>
 #include <string.h>
 
-/* Indices up to which a scatter looks for later equal ones instead of going through them in order. */
+/* Indices up to which a scatter looks for later equal ones instead of going through them in order.
+ */
 enum { SCATTER_LOOK = 256 };
 
 static cx_operand viewed(const cx_operand *o, const cx_desc *desc, int64_t off)
@@ -25,7 +26,8 @@ static void plan_move(cx_cl_builder *b, const cx_operand *to, const cx_operand *
 	uint64_t bytes = 0;
 	cx_desc y = to->desc, x = from->desc;
 	cx_cl_draft *d;
-	if (y.dtype == x.dtype && y.dtype != CX_BOOL && cx__desc_is_dense(&y) && cx__desc_is_dense(&x)) {
+	if (y.dtype == x.dtype && y.dtype != CX_BOOL && cx__desc_is_dense(&y) &&
+		cx__desc_is_dense(&x)) {
 		cx_dtype_bytes(y.dtype, y.rank, y.dim, &bytes);
 		cx__cl_copy_bytes(b, to, from, bytes);
 		return;
@@ -135,7 +137,8 @@ void cx__cl_plan_gather(cx_cl_builder *b, const cx_step *s)
 static void plan_blocks(cx_cl_builder *b, const cx_step *s, const cx_operand *idx)
 {
 	const cx_desc *x = &s->in[0].desc;
-	int64_t n = cx__desc_elems(x), rows = x->dim[0], inner = rows ? n / rows : 0, last = x->dim[x->rank - 1];
+	int64_t n = cx__desc_elems(x), rows = x->dim[0], inner = rows ? n / rows : 0,
+			last = x->dim[x->rank - 1];
 	int64_t out_rows = idx ? cx__desc_elems(&idx->desc) : rows;
 	cx_operand y = s->out[0];
 	cx_cl_draft *d = cx__cl_draft(b, "move", "cx_gather_block", 3);
@@ -197,8 +200,10 @@ void cx__cl_plan_embed(cx_cl_builder *b, const cx_step *s)
 
 /* ---- rotary embedding ---- */
 
-/* Frequencies as tensor 3: the operand, or made here, as f32 numbers that were computed in double. */
-static void put_freqs(cx_cl_builder *b, cx_cl_draft *d, const cx_attr_rope *at, int64_t r, const cx_operand *o)
+/* Frequencies as tensor 3: the operand, or made here, as f32 numbers that were computed in double.
+ */
+static void put_freqs(
+	cx_cl_builder *b, cx_cl_draft *d, const cx_attr_rope *at, int64_t r, const cx_operand *o)
 {
 	cx_desc desc = {CX_F32, 1, {r / 2}, {1}};
 	float *freq;
@@ -211,7 +216,8 @@ static void put_freqs(cx_cl_builder *b, cx_cl_draft *d, const cx_attr_rope *at, 
 		b->st = CX_FAIL(b->err, CX_ERR_MEMORY, "%s: no memory for frequencies", b->dev->base.name);
 		return;
 	}
-	for (int64_t j = 0; j < r / 2; j++) freq[j] = (float)pow(at->theta, -2.0 * (double)j / (double)r);
+	for (int64_t j = 0; j < r / 2; j++)
+		freq[j] = (float)pow(at->theta, -2.0 * (double)j / (double)r);
 	cx__cl_desc(&d->p.t[3], &desc, cx__cl_const(b, d, 3, freq, (size_t)(r / 2) * sizeof *freq));
 }
 

@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-/* Elements of a row from which a group shares it. Of the row alone: a row's sum must not depend on how many rows there are. */
+/* Elements of a row from which a group shares it. Of the row alone: a row's sum must not depend on
+ * how many rows there are. */
 enum { GROUP_FROM = 256 };
 
 static int32_t axis_of(int64_t axis, const cx_desc *d)
@@ -22,7 +23,8 @@ static cx_i32 size_of(const cx_desc *d, int32_t axis)
 }
 
 /* Tensor t as the index space of its rows: without `axis`. */
-static void rows_of(cx_cl_builder *b, cx_cl_draft *d, int t, int arg, const cx_operand *o, int32_t axis)
+static void rows_of(
+	cx_cl_builder *b, cx_cl_draft *d, int t, int arg, const cx_operand *o, int32_t axis)
 {
 	cx_desc outer;
 	cx__cl_tensor(b, d, t, arg, o);
@@ -129,8 +131,9 @@ void cx__cl_plan_softmax(cx_cl_builder *b, const cx_step *s)
 }
 
 /* y = norm(x) of this kind; w, bias may be NULL; with x2: sum = x + x2, y = norm(sum). */
-static void plan_norm(cx_cl_builder *b, int kind, float eps, bool plus_one, const cx_operand *y, const cx_operand *x,
-	const cx_operand *w, const cx_operand *bias, const cx_operand *x2, const cx_operand *sum)
+static void plan_norm(cx_cl_builder *b, int kind, float eps, bool plus_one, const cx_operand *y,
+	const cx_operand *x, const cx_operand *w, const cx_operand *bias, const cx_operand *x2,
+	const cx_operand *sum)
 {
 	int32_t axis = x->desc.rank - 1;
 	cx_cl_draft *d = cx__cl_draft(b, "row", "cx_norm_group", 6);
@@ -156,22 +159,23 @@ void cx__cl_plan_norm(cx_cl_builder *b, const cx_step *s)
 {
 	const cx_attr_norm *at = s->attr;
 	int kind = s->op == CX_OP_rmsnorm ? 1 : s->op == CX_OP_layernorm ? 2 : 3;
-	plan_norm(b, kind, at->eps, at->plus_one, &s->out[0], &s->in[0], cx__cl_has(s, 1) ? &s->in[1] : NULL,
-		cx__cl_has(s, 2) ? &s->in[2] : NULL, NULL, NULL);
+	plan_norm(b, kind, at->eps, at->plus_one, &s->out[0], &s->in[0],
+		cx__cl_has(s, 1) ? &s->in[1] : NULL, cx__cl_has(s, 2) ? &s->in[2] : NULL, NULL, NULL);
 }
 
 void cx__cl_plan_add_norm(cx_cl_builder *b, const cx_step *s)
 {
 	const cx_attr_linear *at = s->attr;
-	plan_norm(b, (int)at->norm, at->eps, at->plus_one, &s->out[1], &s->in[0], cx__cl_has(s, 2) ? &s->in[2] : NULL,
-		cx__cl_has(s, 3) ? &s->in[3] : NULL, &s->in[1], &s->out[0]);
+	plan_norm(b, (int)at->norm, at->eps, at->plus_one, &s->out[1], &s->in[0],
+		cx__cl_has(s, 2) ? &s->in[2] : NULL, cx__cl_has(s, 3) ? &s->in[3] : NULL, &s->in[1],
+		&s->out[0]);
 }
 
 void cx__cl_linear_norm(cx_cl_builder *b, const cx_step *s, const cx_operand *h)
 {
 	const cx_attr_linear *at = s->attr;
-	plan_norm(b, (int)at->norm, at->eps, at->plus_one, h, &s->in[0], at->norm_in > 0 ? &s->in[1] : NULL,
-		at->norm_in > 1 ? &s->in[2] : NULL, NULL, NULL);
+	plan_norm(b, (int)at->norm, at->eps, at->plus_one, h, &s->in[0],
+		at->norm_in > 0 ? &s->in[1] : NULL, at->norm_in > 1 ? &s->in[2] : NULL, NULL, NULL);
 }
 
 void cx__cl_plan_groupnorm(cx_cl_builder *b, const cx_step *s)

@@ -1,4 +1,5 @@
-/* plan_seq.c - launches of ops with carried state, losses, updates, generators: kernels/seq.cl.h and gen.cl.h. */
+/* plan_seq.c - launches of ops with carried state, losses, updates, generators: kernels/seq.cl.h
+ * and gen.cl.h. */
 #include "backends/opencl/opencl.h"
 
 #include <math.h>
@@ -9,7 +10,8 @@ static const cx_operand *maybe(const cx_step *s, uint32_t j)
 }
 
 /* i[0] sequences, i[1] rows, i[2] rows of state. */
-static int64_t put_sequences(cx_cl_draft *d, const cx_step *s, uint32_t off, int64_t n_rows, int64_t n_slots)
+static int64_t put_sequences(
+	cx_cl_draft *d, const cx_step *s, uint32_t off, int64_t n_rows, int64_t n_slots)
 {
 	int64_t n = 1;
 	if (cx__cl_has(s, off)) n = s->in[off].desc.dim[0] - 1;
@@ -23,7 +25,8 @@ static int64_t put_sequences(cx_cl_draft *d, const cx_step *s, uint32_t off, int
 static void put_conv(cx_cl_builder *b, cx_cl_draft *d, const cx_step *s, const int arg[7])
 {
 	const cx_attr_conv1d *at = s->attr;
-	const cx_operand *o[7] = {&s->out[0], &s->out[1], &s->in[0], &s->in[1], maybe(s, 2), maybe(s, 4), maybe(s, 5)};
+	const cx_operand *o[7] = {
+		&s->out[0], &s->out[1], &s->in[0], &s->in[1], maybe(s, 2), maybe(s, 4), maybe(s, 5)};
 	for (int t = 0; t < 7; t++) cx__cl_tensor(b, d, t, arg[t], o[t]);
 	put_sequences(d, s, 4, s->in[0].desc.dim[0], s->out[1].desc.dim[0]);
 	d->p.i[3] = (cx_i32)s->in[1].desc.dim[1];
@@ -49,8 +52,8 @@ static int64_t put_delta(cx_cl_builder *b, cx_cl_draft *d, const cx_step *s, con
 	const cx_attr_delta *at = s->attr;
 	const cx_desc *q = &s->in[0].desc, *v = &s->in[2].desc;
 	int64_t n_seq, rows = v->dim[0] * v->dim[1], chunked;
-	const cx_operand *o[9] = {&s->out[0], &s->out[1], &s->in[0], &s->in[1], &s->in[2], &s->in[3], &s->in[4],
-		maybe(s, 6), maybe(s, 7)};
+	const cx_operand *o[9] = {&s->out[0], &s->out[1], &s->in[0], &s->in[1], &s->in[2], &s->in[3],
+		&s->in[4], maybe(s, 6), maybe(s, 7)};
 	cx_desc words = {CX_F32, 1, {(int64_t)(s->scratch_bytes / 4)}, {1}};
 	cx_operand scratch = cx__cl_scratch(b, 0, &words);
 	for (int t = 0; t < 9; t++) cx__cl_tensor(b, d, t, arg[t], o[t]);
@@ -64,14 +67,16 @@ static int64_t put_delta(cx_cl_builder *b, cx_cl_draft *d, const cx_step *s, con
 	d->p.i[8] = (cx_i32)(at->chunk < v->dim[0] ? at->chunk : v->dim[0]);
 	d->p.f[0] = at->scale != 0 ? at->scale : (float)(1 / sqrt((double)q->dim[2]));
 	chunked = ((rows + 15) & ~(int64_t)15) + ((rows * v->dim[2] + 15) & ~(int64_t)15);
-	d->p.t[11].off = d->p.t[9].off + (uint32_t)(words.dim[0] - ((rows * v->dim[2] + 15) & ~(int64_t)15));
+	d->p.t[11].off =
+		d->p.t[9].off + (uint32_t)(words.dim[0] - ((rows * v->dim[2] + 15) & ~(int64_t)15));
 	d->p.t[10].off = d->p.t[9].off + (uint32_t)(words.dim[0] - chunked);
 	return n_seq;
 }
 
 void cx__cl_plan_delta(cx_cl_builder *b, const cx_step *s)
 {
-	static const int all[10] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, gates[10] = {-1, -1, -1, -1, -1, 0, -1, 1, 2, 3};
+	static const int all[10] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9},
+					 gates[10] = {-1, -1, -1, -1, -1, 0, -1, 1, 2, 3};
 	const cx_attr_delta *at = s->attr;
 	const cx_desc *q = &s->in[0].desc, *v = &s->in[2].desc;
 	int64_t n_seq, per = (v->dim[2] + 15) / 16;
@@ -113,7 +118,8 @@ void cx__cl_plan_cscan(cx_cl_builder *b, const cx_step *s)
 /* ---- losses ---- */
 
 /* y = sum of n partial sums in scratch / count; count < 0: targets that are kept. */
-static void put_total(cx_cl_builder *b, const cx_step *s, uint64_t n, int64_t count, const cx_operand *target, int64_t ignore)
+static void put_total(cx_cl_builder *b, const cx_step *s, uint64_t n, int64_t count,
+	const cx_operand *target, int64_t ignore)
 {
 	cx_desc part = {CX_I64, 1, {(int64_t)n}, {1}}; /* eight bytes each */
 	cx_operand scratch = cx__cl_scratch(b, 0, &part);
@@ -149,7 +155,8 @@ void cx__cl_plan_xent(cx_cl_builder *b, const cx_step *s)
 	d->p.i[1] = (cx_i32)at->ignore;
 	if (at->reduction) d->p.i[7] = put_part(b, d, 3, (uint64_t)x->dim[0]);
 	cx__cl_groups(d, (uint64_t)x->dim[0], 1);
-	if (at->reduction) put_total(b, s, (uint64_t)x->dim[0], at->reduction == 1 ? -1 : 1, &s->in[1], at->ignore);
+	if (at->reduction)
+		put_total(b, s, (uint64_t)x->dim[0], at->reduction == 1 ? -1 : 1, &s->in[1], at->ignore);
 }
 
 void cx__cl_plan_pair(cx_cl_builder *b, const cx_step *s)
@@ -157,7 +164,8 @@ void cx__cl_plan_pair(cx_cl_builder *b, const cx_step *s)
 	bool poisson = s->op == CX_OP_poisson_nll;
 	const cx_attr_poisson *at = poisson ? s->attr : NULL;
 	int64_t reduction = poisson ? at->reduction : ((const cx_attr_loss *)s->attr)->reduction;
-	uint32_t n = cx__cl_elems(&s->in[0].desc), per = cx__cl_pair_part(n), n_parts = (n + per - 1) / per;
+	uint32_t n = cx__cl_elems(&s->in[0].desc), per = cx__cl_pair_part(n),
+			 n_parts = (n + per - 1) / per;
 	cx_cl_draft *d = cx__cl_draft(b, "gen", reduction ? "cx_pair_group" : "cx_pair_item", 3);
 	cx__cl_tensor(b, d, 0, reduction ? -1 : 0, reduction ? NULL : &s->out[0]);
 	cx__cl_tensor(b, d, 1, reduction ? 0 : 1, &s->in[0]);
@@ -180,7 +188,8 @@ void cx__cl_plan_adamw(cx_cl_builder *b, const cx_step *s)
 {
 	const cx_attr_adamw *at = s->attr;
 	const cx_operand *o[6] = {&s->out[0], &s->out[1], &s->out[2], &s->in[1], &s->in[4], &s->in[5]};
-	const float f[6] = {at->beta1, at->beta2, at->eps, at->decay, (float)log((double)at->beta1), (float)log((double)at->beta2)};
+	const float f[6] = {at->beta1, at->beta2, at->eps, at->decay, (float)log((double)at->beta1),
+		(float)log((double)at->beta2)};
 	cx_cl_draft *d = cx__cl_draft(b, "gen", "cx_adamw_item", 6);
 	for (int t = 0; t < 6; t++) cx__cl_tensor(b, d, t, t, o[t]);
 	for (int t = 0; t < 4; t++) {

@@ -30,7 +30,8 @@ static bool runs_along_last(const cx_desc *d)
 	return d->stride[d->rank - 1] == 1 || d->dim[d->rank - 1] <= 1;
 }
 
-/* b as [.., n, k] with stride 1 along k, if it can be seen so; else as [.., k, n] with stride 1 along n. False: neither. */
+/* b as [.., n, k] with stride 1 along k, if it can be seen so; else as [.., k, n] with stride 1
+ * along n. False: neither. */
 bool cx__cl_product_layout(const cx_desc *b, bool trans_b, cx_desc *out, bool *nt)
 {
 	*out = *b;
@@ -68,7 +69,8 @@ static void fold_batch(product *p)
 }
 
 /* Tensor t as matrices with the leading dims of y; axes of size 1 are broadcast. */
-static void put_matrix(cx_cl_builder *b, cx_cl_draft *d, int t, int arg, const cx_operand *o, const cx_desc *y)
+static void put_matrix(
+	cx_cl_builder *b, cx_cl_draft *d, int t, int arg, const cx_operand *o, const cx_desc *y)
 {
 	cx_operand full = *o;
 	int32_t pad = y->rank - o->desc.rank;
@@ -97,7 +99,8 @@ static void tile_grid(cx_cl_builder *b, cx_cl_draft *d, uint64_t nx, uint64_t ny
 
 static void plan_product(cx_cl_builder *b, product p, bool nt)
 {
-	static const char *const names[2][2] = {{"cx_matmul_nn1", "cx_matmul_nn8"}, {"cx_matmul_nt1", "cx_matmul_nt4"}};
+	static const char *const names[2][2] = {
+		{"cx_matmul_nn1", "cx_matmul_nn8"}, {"cx_matmul_nt1", "cx_matmul_nt4"}};
 	const cx_desc *y = &p.y.desc;
 	int64_t m, n, k, batch = 1;
 	int rows, cols = nt ? NT_COLS : NN_COLS;
@@ -121,7 +124,8 @@ static void plan_product(cx_cl_builder *b, product p, bool nt)
 		int64_t wk = p.b.desc.dim[p.b.desc.rank - 1];
 		d->p.i[2] = (cx_i32)cx_i8c_scale_off(wk ? cx__desc_elems(&p.b.desc) / wk : 0, wk);
 	}
-	tile_grid(b, d, (uint64_t)(n + cols - 1) / (uint64_t)cols, (uint64_t)(m + rows - 1) / (uint64_t)rows, (uint64_t)batch);
+	tile_grid(b, d, (uint64_t)(n + cols - 1) / (uint64_t)cols,
+		(uint64_t)(m + rows - 1) / (uint64_t)rows, (uint64_t)batch);
 	cx__cl_specialise(b, d, 3, (double)n * (double)k * (double)batch * (double)m);
 }
 
@@ -201,7 +205,8 @@ void cx__cl_plan_linear(cx_cl_builder *b, const cx_step *s)
 static void put_heads(cx_cl_builder *b, cx_cl_draft *d, int t, const cx_operand *o)
 {
 	cx__cl_tensor(b, d, t, t, o);
-	for (int i = 3; i < CX_K_RANK; i++) { /* kernels read single strides: keep those of axes of size 1 */
+	for (int i = 3; i < CX_K_RANK;
+		 i++) { /* kernels read single strides: keep those of axes of size 1 */
 		int32_t axis = i - (CX_K_RANK - o->desc.rank);
 		if (axis >= 0) d->p.t[t].stride[i] = (uint32_t)o->desc.stride[axis];
 	}
@@ -212,7 +217,8 @@ static cx_cl_draft *plan_heads(cx_cl_builder *b, const cx_step *s, float scale)
 	const cx_desc *q = &s->in[0].desc, *k = &s->in[1].desc, *v = &s->in[2].desc;
 	int32_t r = q->rank;
 	cx_cl_draft *d = cx__cl_draft(b, "attn", "cx_attention_group", 8);
-	uint64_t n = (uint64_t)q->dim[r - 3] * (r == 4 ? (uint64_t)q->dim[0] : 1), keys = (uint64_t)k->dim[r - 3];
+	uint64_t n = (uint64_t)q->dim[r - 3] * (r == 4 ? (uint64_t)q->dim[0] : 1),
+			 keys = (uint64_t)k->dim[r - 3];
 	put_heads(b, d, 0, &s->out[0]);
 	for (int i = 0; i < 3; i++) put_heads(b, d, 1 + i, &s->in[i]);
 	d->p.i[4] = k->dim[r - 2] ? (cx_i32)(q->dim[r - 2] / k->dim[r - 2]) : 1;
@@ -223,7 +229,8 @@ static cx_cl_draft *plan_heads(cx_cl_builder *b, const cx_step *s, float scale)
 	d->p.f[0] = scale != 0 ? scale : (float)(1 / sqrt((double)q->dim[r - 1]));
 	cx__cl_groups(d, v->dim[r - 1] ? n : 0, (uint64_t)q->dim[r - 2]);
 	d->n_dims = 2;
-	cx__cl_specialise(b, d, 4, (double)n * (double)keys * (double)q->dim[r - 2] * (double)q->dim[r - 1]);
+	cx__cl_specialise(
+		b, d, 4, (double)n * (double)keys * (double)q->dim[r - 2] * (double)q->dim[r - 1]);
 	return d;
 }
 
@@ -234,7 +241,8 @@ void cx__cl_plan_attention(cx_cl_builder *b, const cx_step *s)
 	d->p.i[0] = s->in[0].desc.rank == 4 ? 0 : 1;
 	d->p.i[1] = at->causal;
 	d->p.i[2] = (cx_i32)at->window;
-	for (uint32_t j = 3; j < 7; j++) cx__cl_tensor(b, d, (int)j + 1, (int)j + 1, cx__cl_has(s, j) ? &s->in[j] : NULL);
+	for (uint32_t j = 3; j < 7; j++)
+		cx__cl_tensor(b, d, (int)j + 1, (int)j + 1, cx__cl_has(s, j) ? &s->in[j] : NULL);
 	d->p.i[8] = cx__cl_has(s, 3) ? (cx_i32)s->in[3].desc.dim[0] - 1 : 1;
 }
 

@@ -1,5 +1,6 @@
-/* probe.c - tries the OpenCL driver in a child process. PoCL, for one, calls abort() where it finds no folder for its cache
- * or no /sys: that must not be ours. The child says by one byte how far it came; silence means that it died. */
+/* probe.c - tries the OpenCL driver in a child process. PoCL, for one, calls abort() where it finds
+ * no folder for its cache or no /sys: that must not be ours. The child says by one byte how far it
+ * came; silence means that it died. */
 #include "backends/opencl/opencl.h"
 
 #include <fcntl.h>
@@ -77,7 +78,8 @@ bool cx__cl_probe(char *why, size_t size)
 	else if (!timely) snprintf(why, size, "the OpenCL driver does not answer");
 	else if (said != FOUND)
 		snprintf(why, size,
-			"the OpenCL driver ends the process that uses it (PoCL does, where it has no cache folder: set "
+			"the OpenCL driver ends the process that uses it (PoCL does, where it has no cache "
+			"folder: set "
 			"POCL_CACHE_DIR, or no /sys)");
 	return said == FOUND;
 }

@@ -1,7 +1,8 @@
 /* program.c - steps to launches: kernels with their arguments set, in order; and starting them.
  *
- * Parameters of all launches lie in one buffer, which each kernel is given with the number of its row; what compile() made
- * for kernels to read (rotary frequencies, map programs) lies in another. */
+ * Parameters of all launches lie in one buffer, which each kernel is given with the number of its
+ * row; what compile() made for kernels to read (rotary frequencies, map programs) lies in another.
+ */
 #include "backends/opencl/opencl.h"
 
 #include <string.h>
@@ -19,8 +20,8 @@ typedef struct launch {
 struct cx_program {
 	cx_cl_device *dev;
 	cx_arena arena;
-	launch *launches;     /* [n_launches], by step */
-	uint32_t *first;      /* [n_steps + 1] into launches */
+	launch *launches; /* [n_launches], by step */
+	uint32_t *first;  /* [n_steps + 1] into launches */
 	uint32_t n_steps, n_launches;
 	cl_mem params, consts;
 };
@@ -39,12 +40,13 @@ void cx__cl_discard(cx_program *prog)
 	cx_free(cx__cl_alloc_of(dev), prog, sizeof *prog);
 }
 
-static cx_status make_buffer(cx_cl_device *dev, const void *data, size_t bytes, cl_mem *out, cx_err *err)
+static cx_status make_buffer(
+	cx_cl_device *dev, const void *data, size_t bytes, cl_mem *out, cx_err *err)
 {
 	static const uint32_t nothing = 0;
 	cl_int code = CL_SUCCESS;
-	*out = dev->cl.CreateBuffer(dev->context, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR, bytes ? bytes : sizeof nothing,
-		(void *)(uintptr_t)(bytes ? data : &nothing), &code);
+	*out = dev->cl.CreateBuffer(dev->context, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR,
+		bytes ? bytes : sizeof nothing, (void *)(uintptr_t)(bytes ? data : &nothing), &code);
 	return *out ? CX_OK : cx__cl_fail(dev, "clCreateBuffer", code, err);
 }
 
@@ -56,14 +58,16 @@ static cx_status make_params(cx_program *prog, const cx_cl_builder *b, cx_err *e
 	struct cx_kparams *rows = cx_calloc(alloc, b->n_drafts + 1, sizeof *rows);
 	cx_status st;
 	uint32_t i = 0;
-	if (!rows) return CX_FAIL(err, CX_ERR_MEMORY, "%s: no memory for parameters", prog->dev->base.name);
+	if (!rows)
+		return CX_FAIL(err, CX_ERR_MEMORY, "%s: no memory for parameters", prog->dev->base.name);
 	for (const cx_cl_draft *d = b->first; d; d = d->next) rows[i++] = d->p;
 	st = make_buffer(prog->dev, rows, bytes, &prog->params, err);
 	cx_free(alloc, rows, (b->n_drafts + 1) * sizeof *rows);
 	return st;
 }
 
-static cx_status set_args(cx_program *prog, const cx_cl_draft *d, cl_kernel k, cl_uint row, cx_err *err)
+static cx_status set_args(
+	cx_program *prog, const cx_cl_draft *d, cl_kernel k, cl_uint row, cx_err *err)
 {
 	cx_cl_device *dev = prog->dev;
 	cl_int code = CL_SUCCESS;
@@ -77,7 +81,8 @@ static cx_status set_args(cx_program *prog, const cx_cl_draft *d, cl_kernel k, c
 	return code == CL_SUCCESS ? CX_OK : cx__cl_fail(dev, "clSetKernelArg", code, err);
 }
 
-static cx_status finish_launch(cx_program *prog, const cx_cl_draft *d, launch *l, cl_uint row, cx_err *err)
+static cx_status finish_launch(
+	cx_program *prog, const cx_cl_draft *d, launch *l, cl_uint row, cx_err *err)
 {
 	cx_cl_device *dev = prog->dev;
 	cl_program p = NULL;
@@ -110,8 +115,8 @@ static void draft_steps(cx_program *prog, cx_cl_builder *b, const cx_step *steps
 	prog->first[prog->n_steps] = b->n_drafts;
 }
 
-cx_status cx__cl_compile(cx_device *base, const cx_step *steps, uint32_t n_steps, const cx_bindings *binds,
-	cx_program **out, cx_err *err)
+cx_status cx__cl_compile(cx_device *base, const cx_step *steps, uint32_t n_steps,
+	const cx_bindings *binds, cx_program **out, cx_err *err)
 {
 	cx_cl_device *dev = (cx_cl_device *)base;
 	cx_arena drafts;
@@ -141,7 +146,8 @@ cx_status cx__cl_compile(cx_device *base, const cx_step *steps, uint32_t n_steps
 		st = finish_launch(prog, d, &prog->launches[row], row, err);
 	goto done;
 no_memory:
-	st = CX_FAIL(err, CX_ERR_MEMORY, "%s: no memory for a program of %u steps", base->name, n_steps);
+	st =
+		CX_FAIL(err, CX_ERR_MEMORY, "%s: no memory for a program of %u steps", base->name, n_steps);
 done:
 	cx_free(cx__cl_alloc_of(dev), b.consts, b.cap_consts);
 	cx_arena_deinit(&drafts);
@@ -178,8 +184,8 @@ cx_status cx__cl_submit(cx_program *prog, uint32_t first, uint32_t n, cx_err *er
 	cl_int code;
 	if (st != CX_OK) return st;
 	if (first > prog->n_steps || n > prog->n_steps - first)
-		return CX_FAIL(
-			err, CX_ERR_ARGUMENT, "%s: steps %u..+%u of %u", dev->base.name, first, n, prog->n_steps);
+		return CX_FAIL(err, CX_ERR_ARGUMENT, "%s: steps %u..+%u of %u", dev->base.name, first, n,
+			prog->n_steps);
 	for (uint32_t i = prog->first[first]; i < prog->first[first + n] && st == CX_OK; i++)
 		st = start(dev, &prog->launches[i], err);
 	if (st != CX_OK) return st;
