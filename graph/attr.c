@@ -137,6 +137,22 @@ bool cx__attr_equal(cx_attr_id id, const void *a, const void *b)
 	return true;
 }
 
+uint64_t cx__attr_hash(cx_attr_id id, const void *attr)
+{
+	uint64_t h = id;
+	for (uint16_t i = 0; i < cx__attrs[id].n_fields; i++) {
+		const cx_field *f = &cx__attrs[id].fields[i];
+		const cx_list *l = field_at(f, attr);
+		int64_t one = 0, n = f->kind == 'L' ? l->n : 1;
+		if (f->kind != 'L') memcpy(&one, field_at(f, attr), scalar_size(f->kind));
+		for (int64_t k = 0; k < n; k++) {
+			h = (h ^ (uint64_t)(f->kind == 'L' ? l->v[k] : one)) * 0x9e3779b97f4a7c15u;
+			h ^= h >> 29;
+		}
+	}
+	return h;
+}
+
 /* ---- text ------------------------------------------------------------------------------------ */
 
 size_t cx__float_print(float x, char *buf, size_t size)

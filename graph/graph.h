@@ -46,6 +46,7 @@ typedef struct cx_attr_info {
 } cx_attr_info;
 extern const cx_attr_info cx__attrs[CX_ATTR_COUNT];
 bool cx__attr_equal(cx_attr_id id, const void *a, const void *b);
+uint64_t cx__attr_hash(cx_attr_id id, const void *attr); /* equal ones have equal hashes */
 
 /* Normalised mean square error allowed against the reference, by output dtype (f32, f16, bf16). 0:
  * same bits. NaN and Inf must be in the same places with the same sign. Integers and bools are

@@ -99,7 +99,9 @@ static uint64_t mix(uint64_t h, uint64_t v)
 
 static uint64_t node_hash(const cx_plan *p, const cx_pnode *n)
 {
-	uint64_t h = mix(n->op, n->n_in);
+	cx_attr_id attr = cx__ops[n->op].attr;
+	uint64_t h = mix(mix(n->op, n->n_in),
+		cx__attr_hash(attr, n->attr ? n->attr : cx__attrs[attr].defaults));
 	for (uint32_t j = 0; j < n->n_in; j++) {
 		if (n->in[j] == CX_NO) continue;
 		h = mix(
