@@ -174,8 +174,8 @@ static cx_status elide_assign(scheduler *s, uint32_t id)
 		const cx_pnode *r = &p->n[s->rd.node[i]];
 		if (r != n && r != by && r->key > by->key) return CX_OK;
 	}
-	if (p->t[old].def != CX_NO && p->n[p->t[old].def].key > by->key)
-		return CX_OK; /* not yet written itself */
+	if (p->t[old].def != CX_NO && p->n[p->t[old].def].key >= by->key)
+		return CX_OK; /* not yet written itself, or by the same node */
 	at = reads_in_place(p, by, old, src);
 	if (at == -2) return CX_OK;
 	origin = cx_arena_array(&p->arena, (size_t)by->n_origin + n->n_origin + 2, sizeof *origin);
@@ -184,7 +184,7 @@ static cx_status elide_assign(scheduler *s, uint32_t id)
 	else origin[by->n_origin++] = by->src;
 	origin[by->n_origin++] = n->src;
 	by->origin = origin;
-	by->inplace = (int8_t)at;
+	if (at >= 0) by->inplace = (int8_t)at;
 	if (by->reason == CX_WHY_PLAIN) by->reason = CX_WHY_ELIDED;
 	by->out[o] = out;
 	p->t[out].def = p->t[src].def;

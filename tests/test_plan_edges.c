@@ -210,6 +210,18 @@ static void one_value_twice(cx_graph *g)
 	cx_output(g, "y", y);
 }
 
+/* One fused step makes both: only one of them may be written straight into the state. */
+static void versions_of_one_step(cx_graph *g)
+{
+	cx_tensor s = state(g, "s"), b = state(g, "b"), x = input(g, "x"), y = cx_tanh(g, x), s1;
+	s1 = cx_assign(g, s, y);
+	s1 = cx_assign(g, s1, cx_neg(g, y));
+	cx_output(g, "s", cx_cumsum(g, s1, NULL));
+	y = cx_tanh(g, cx_sub(g, b, x)); /* in place, and into another state as well */
+	cx_assign(g, state(g, "c"), cx_abs(g, y));
+	cx_assign(g, b, y);
+}
+
 static void gradient_is_state(cx_graph *g)
 {
 	cx_tensor p = state(g, "p"), m = state(g, "m"), v = state(g, "v"),
@@ -289,6 +301,7 @@ static const struct {
 	{"a state assigned to itself by views", itself_by_views},
 	{"leaves assigned to states", leaves_assigned},
 	{"one value assigned twice", one_value_twice},
+	{"versions that one step makes", versions_of_one_step},
 	{"gradients that are states", gradient_is_state},
 	{"a value updated twice", value_updated_twice},
 	{"a negated view of a state", negated_view},

@@ -3,7 +3,7 @@
  * fusion on and off, every pass verified; some of them on a device that lacks ops and strides, with
  * `ref` to fall back on. The cpu backend has the like in test_cpu_plan.c. CORTEX_PLAN_GRAPHS sets
  * how many, CORTEX_PLAN_SEED the first seed. */
-#include "tests/plan_run.h"
+#include "tests/plan_graphs.h"
 #include "tests/random_graph.h"
 
 #include <setjmp.h>
@@ -134,7 +134,129 @@ static void check_one(
 	cx__random_graph_free(rg);
 }
 
-static void test_ref(void **state)
+/* ---- states ---- */
+
+enum { MAX_VALUES = 64, MAX_STATES = 4 };
+/* Values of one shape; any may be read at any time, newest versions of states may be updated. */
+typedef struct mixer {
+	cx_graph *g;
+	cx_rng rng;
+	cx_tensor v[MAX_VALUES], last[MAX_STATES], rows;
+	uint32_t n, n_states;
+} mixer;
+
+static uint32_t below(mixer *m, uint32_t n)
+{
+	return (uint32_t)cx__rng_int(&m->rng, 0, n - 1);
+}
+
+static cx_tensor any(mixer *m)
+{
+	uint32_t n = m->n < 6 || cx__rng_one_in(&m->rng, 3) ? m->n : 6; /* rather a recent one */
+	return m->v[m->n - 1 - below(m, n)];
+}
+
+static cx_tensor half(mixer *m, cx_tensor x)
+{
+	cx_attr_slice a = {cx_list_of(2, (int)below(m, 3), 0), cx_list_of(2, 2, 4), {0}, 0};
+	return cx_slice(m->g, x, &a);
+}
+
+static cx_tensor update(mixer *m)
+{
+	static const float lr = 1;
+	uint32_t s = below(m, m->n_states);
+	cx_tensor t, one;
+	switch (below(m, 5)) {
+	case 0:
+		t = cx_scatter(m->g, m->last[s], m->rows, half(m, any(m)), NULL);
+		break;
+	case 1:
+		if (m->n_states < 3) return m->v[0];
+		one = cx_const(m->g, CX_F32, 1, (const int64_t[]){1}, &lr);
+		t = cx_adamw(m->g, m->last[0], any(m), m->last[1], m->last[2], one, one, NULL);
+		for (int k = 0; k < 3; k++) m->last[k] = cx_out(m->g, t, (int)k);
+		return m->last[below(m, 3)];
+	default:
+		t = cx_assign(m->g, m->last[s], any(m));
+	}
+	return m->last[s] = t;
+}
+
+static cx_tensor combine(mixer *m)
+{
+	cx_tensor x = any(m), two[2];
+	switch (below(m, 9)) {
+	case 0:
+		return cx_neg(m->g, x);
+	case 1:
+		return cx_softmax(m->g, x, NULL);
+	case 2:
+		return cx_permute(m->g, x, &(cx_attr_perm){cx_list_of(2, 1, 0), 0});
+	case 3:
+		return cx_copy(m->g, x);
+	case 4:
+		return cx_cumsum(m->g, x, NULL);
+	case 5: /* an update of a value, or of a copy of a version that is not to change */
+		two[0] = cx_tanh(m->g, x);
+		two[1] = half(m, any(m));
+		return cx_scatter(m->g, two[0], m->rows, two[1], NULL);
+	case 6:
+		two[0] = half(m, x);
+		two[1] = half(m, any(m));
+		return cx_concat(m->g, two, 2, &(cx_attr_axis){.axis = 0});
+	default:
+		return cx_tanh(m->g, cx_sub(m->g, x, any(m)));
+	}
+}
+
+static cx_graph *mix_states(uint64_t seed)
+{
+	static const int64_t dims[] = {4, 4}, two[] = {2};
+	mixer m = {.rng = cx__rng_make(seed, 5)};
+	uint32_t n_ops = 3 + below(&m, 28);
+	cx_err err = {0};
+	char name[12] = "s0";
+	assert_int_equal(cx_graph_create(NULL, &m.g, NULL), CX_OK);
+	m.n_states = 1 + below(&m, MAX_STATES);
+	m.v[m.n++] = cx_input(m.g, "x", CX_F32, 2, dims);
+	m.rows = cx_input(m.g, "rows", CX_I32, 1, two);
+	for (uint32_t s = 0; s < m.n_states; s++, name[1]++)
+		m.v[m.n++] = m.last[s] = cx_state(m.g, name, CX_F32, 2, dims);
+	for (uint32_t i = 0; i < n_ops; i++)
+		m.v[m.n++] = cx__rng_one_in(&m.rng, 3) ? update(&m) : combine(&m);
+	cx_output(m.g, "y", m.v[m.n - 1]);
+	for (uint32_t i = 0; i + 1 < m.n; i++) {
+		snprintf(name, sizeof name, "y%u", i);
+		if (cx__rng_one_in(&m.rng, 6)) cx_output(m.g, name, m.v[i]);
+	}
+	if (cx_graph_finish(m.g, &err) != CX_OK)
+		fail_msg("seed %llu: %s", (unsigned long long)seed, err.msg);
+	return m.g;
+}
+
+static void check_states(
+	cx_runtime *rt, cx_device *ref, cx_device *less, plan_cripple *cripple, uint64_t seed, tally *t)
+{
+	cx_device *devs[2] = {less, ref};
+	cx_random_graph rg = {.g = mix_states(seed)};
+	plan_want w = {0};
+	cx_err err = {0};
+	if (plan_want_make(rg.g, plan_fill_leaf, rg.g, &w, &err) != CX_OK)
+		fail_msg("seed %llu: %s", (unsigned long long)seed, err.msg);
+	for (int fuse = 0; fuse < 2; fuse++) {
+		cx_plan_opts opts = {.devices = &ref, .n_devices = 1, .no_fuse = !fuse, .verify = true};
+		run_one(&rg, &w, rt, &opts, seed, fuse ? "states, fused" : "states, not fused", t);
+	}
+	run_crippled(&rg, &w, rt, devs, cripple, seed, t);
+	plan_want_free(&w);
+	cx_graph_free(rg.g);
+}
+
+typedef void check_fn(cx_runtime *rt, cx_device *ref, cx_device *less, plan_cripple *cripple,
+	uint64_t seed, tally *t);
+
+static void check_all(check_fn *check, bool reach)
 {
 	uint64_t n = number_from("CORTEX_PLAN_GRAPHS", N_GRAPHS),
 			 first = number_from("CORTEX_PLAN_SEED", 1);
@@ -142,23 +264,34 @@ static void test_ref(void **state)
 	cx_device *dev, *less;
 	plan_cripple cripple = {0};
 	tally t = {0};
-	(void)state;
 	assert_int_equal(cx_runtime_create(NULL, &rt, NULL), CX_OK);
 	assert_int_equal(cx_device_open(rt, "ref", 0, &dev, NULL), CX_OK);
 	less = plan_cripple_open(rt, &cripple);
 	assert_non_null(less);
-	for (uint64_t i = 0; i < n; i++) check_one(rt, dev, less, &cripple, first + i, &t);
+	for (uint64_t i = 0; i < n; i++) check(rt, dev, less, &cripple, first + i, &t);
 	print_tally(&t);
 	assert_true(t.excused * 1000 <= t.n);
-	if (n >= 2000)
+	if (n >= 2000 && reach)
 		for (int f = 1; f < CX_FUSION_COUNT; f++) assert_true(t.fused[f] > 0);
 	cx_device_close(less);
 	cx_device_close(dev);
 	cx_runtime_free(rt);
 }
 
+static void test_ref(void **state)
+{
+	(void)state;
+	check_all(check_one, true);
+}
+
+static void test_states(void **state)
+{
+	(void)state;
+	check_all(check_states, false);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_ref)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_ref), cmocka_unit_test(test_states)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
