@@ -56,18 +56,21 @@ static cx_tensor add_dims(copier *c, cx_op op, cx_tensor x, int32_t rank, const 
 	return cx_node_add(c->g, op, &x, 1, &a);
 }
 
-/* Takes elements begin .. begin + n of the last axis but `after`. */
-static cx_tensor add_slice(copier *c, cx_tensor x, int32_t after, int64_t begin, int64_t n)
+/* Takes n elements, `step` apart from begin on, of the last axis but `after`. */
+static cx_tensor add_slice(
+	copier *c, cx_tensor x, int32_t after, int64_t begin, int64_t n, int64_t step)
 {
 	cx_shape s = cx_tensor_shape(c->g, x);
-	int64_t from[CX_MAX_RANK] = {0};
+	int64_t from[CX_MAX_RANK] = {0}, by[CX_MAX_RANK] = {1, 1, 1, 1, 1, 1};
 	cx_attr_slice a;
 	if (s.rank <= after || s.dim[s.rank - 1 - after] == n) return x;
 	from[s.rank - 1 - after] = begin;
+	by[s.rank - 1 - after] = step;
 	s.dim[s.rank - 1 - after] = n;
 	memset(&a, 0, sizeof a);
 	a.begin = cx_list_from(s.rank, from);
 	a.size = cx_list_from(s.rank, s.dim);
+	if (step != 1) a.step = cx_list_from(s.rank, by);
 	return cx_node_add(c->g, CX_OP_slice, &x, 1, &a);
 }
 
@@ -85,35 +88,39 @@ static int32_t moving_axes(const cx_desc *d, int32_t *axis)
 	return n;
 }
 
-/* Cuts the flat tensor x into the axes; false: these strides cannot be had. */
+static int64_t gcd(int64_t a, int64_t b)
+{
+	while (b) {
+		int64_t r = a % b;
+		a = b;
+		b = r;
+	}
+	return a;
+}
+
+/* Cuts the flat tensor x of `left` elements into the axes; false: these strides cannot be had. Each
+ * turn splits the last axis into units that hold all inner axes, and takes every few of them. */
 static bool cut(copier *c, const cx_desc *d, int64_t off, const int32_t *axis, int32_t n,
 	cx_tensor *x, int64_t left)
 {
 	for (int32_t i = 0; i < n; i++) {
 		int64_t step = d->stride[axis[i]], size = d->dim[axis[i]], dim[CX_MAX_RANK] = {0};
-		if (step < 1 || size < 1) return false;
-		if (left % step != 0) {
-			if (off + size * step > left) return false;
-			*x = add_slice(c, *x, 0, off, size * step);
-			left = size * step;
-			off = 0;
+		int64_t unit = step > 0 ? gcd(left, step) : 0, span = 1;
+		for (int32_t k = i + 1; k < n; k++) span += (d->dim[axis[k]] - 1) * d->stride[axis[k]];
+		if (unit < 1 || off % unit + span > unit) return false;
+		if (off / unit + (size - 1) * (step / unit) >= left / unit) return false;
+		if (unit > 1) {
+			if (i + 2 > CX_MAX_RANK) return false;
+			for (int32_t k = 0; k < i; k++) dim[k] = d->dim[axis[k]];
+			dim[i] = left / unit;
+			dim[i + 1] = unit;
+			*x = add_dims(c, CX_OP_reshape, *x, i + 2, dim);
 		}
-		if (off / step + size > left / step) return false;
-		if (step == 1) {
-			*x = add_slice(c, *x, 0, off, size);
-			left = 0;
-			continue;
-		}
-		if (i + 2 > CX_MAX_RANK) return false;
-		for (int32_t k = 0; k < i; k++) dim[k] = d->dim[axis[k]];
-		dim[i] = left / step;
-		dim[i + 1] = step;
-		*x = add_dims(c, CX_OP_reshape, *x, i + 2, dim);
-		*x = add_slice(c, *x, 1, off / step, size);
-		off %= step;
-		left = step;
+		*x = add_slice(c, *x, unit > 1, off / unit, size, step / unit);
+		off %= unit;
+		left = unit;
 	}
-	if (left) *x = add_slice(c, *x, 0, off, 1);
+	if (left > 1 || n == 0) *x = add_slice(c, *x, 0, off, 1, 1);
 	return true;
 }
 
