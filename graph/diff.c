@@ -16,7 +16,7 @@ typedef struct differ {
 	cx_diff_row *row;
 	const cx_probe *probe; /* for the slack of sums that cancel; NULL while not comparing */
 	const uint32_t *member;
-	uint32_t n_member;
+	uint32_t n_member, one; /* one: the member, where there is but one */
 	int flags;
 	void **got;       /* [n_nodes] WHOLE: what the device gave */
 	void **nudged;    /* [n_nodes] copies of operands with last bits changed */
@@ -353,7 +353,8 @@ static cx_status look_at_nodes(differ *f, cx_err *err)
 	cx_status st = CX_OK;
 	for (uint32_t i = 0; i < f->g->n_nodes && st == CX_OK; i++) {
 		if (!computes(f->g, i)) continue;
-		f->member = &i;
+		f->one = i;
+		f->member = &f->one;
 		f->n_member = 1;
 		st = look_at(f, CX_DIFF_NODE, CX_FUSION_none, err);
 	}
@@ -435,7 +436,8 @@ static cx_status check_in_run(differ *f, uint32_t id, uint32_t src, double grown
 	cx_metric m;
 	cx_probe p = {0};
 	cx_status st;
-	f->member = &id;
+	f->one = id;
+	f->member = &f->one;
 	f->n_member = 1;
 	f->flags = CX_PROBE_ALL;
 	st = cx__probe_build(&f->prober, &id, 1, f->flags, &p, err);

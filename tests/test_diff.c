@@ -411,6 +411,45 @@ static void whole_run(void **state)
 	cx_device_close(dev);
 }
 
+/* ---- content for leaves that nobody gave ---- */
+
+static void fills(void **state)
+{
+	cx_device *dev = NULL;
+	int n_wrong = 0;
+	(void)state;
+	OK(cx_device_open(rt, "cpu", 0, &dev, &error));
+	for (int op = 0; op < CX_OP_COUNT; op++) { /* every op takes what its leaves get */
+		cx_random_opts o = {.seed = 40 + (uint64_t)op, .f32_only = true, .fused = true};
+		cx_random_graph *rg = NULL;
+		subject s = {0};
+		cx_diff *d;
+		if (cx__ops[op].kind == CX_KIND_LEAF || cx__ops[op].kind == CX_KIND_META) continue;
+		OK(cx__random_case((cx_op)op, &o, NULL, &rg, &error));
+		s.g = rg->g;
+		fill(&s, 3);
+		for (uint32_t i = 0; i < s.g->n_nodes; i++) {
+			const cx_node *n = &s.g->nodes[i];
+			if (n->op != CX_OP_gather) continue;
+			for (int64_t k = 0; s.leaf[n->in[1]] && k < cx__desc_elems(&s.g->nodes[n->in[1]].desc);
+				 k++) {
+				const cx_desc *x = &s.g->nodes[n->in[0]].desc;
+				int32_t v = ((const int32_t *)s.leaf[n->in[1]])[k];
+				assert_in_range(v, 0, x->dim[((const cx_attr_axis *)n->attr)->axis] - 1);
+			}
+		}
+		d = run(&s, dev);
+		if (d->n_bad) print_bad(d, cx__ops[op].name);
+		n_wrong += d->n_bad > 0;
+		cx__diff_free(d);
+		for (uint32_t i = 0; i < s.g->n_nodes; i++) free(s.leaf[i]);
+		free(s.leaf);
+		cx__random_graph_free(rg);
+	}
+	assert_int_equal(n_wrong, 0);
+	cx_device_close(dev);
+}
+
 /* ---- size ---- */
 
 static double now(void)
@@ -485,7 +524,7 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(metrics), cmocka_unit_test(whole_run),
-		cmocka_unit_test(seeded_faults), cmocka_unit_test(reduce),
+		cmocka_unit_test(seeded_faults), cmocka_unit_test(reduce), cmocka_unit_test(fills),
 		cmocka_unit_test(six_thousand_nodes), cmocka_unit_test(refused)};
 	return cmocka_run_group_tests_name("diff", tests, setup, teardown);
 }
