@@ -1,17 +1,17 @@
 /* cx.h - the public interface of the graph library: types, graph building, plans, execution.
  *
- * A program: open devices on a runtime, build a graph, plan it for the devices, put weights into a
- *store, run.
+ * A program: open devices on a runtime, build a graph, plan it for the devices, put weights into
+ * a store, run.
  *
  *	cx_runtime_create -> cx_device_open -> cx_graph_create -> constructors -> cx_graph_finish
- *	-> cx_plan_build -> cx_store_create/set -> cx_exec_create -> cx_exec_set_input / run /
- *get_output
+ *	-> cx_plan_build -> cx_store_create, cx_store_weight -> cx_exec_create
+ *	-> cx_exec_set_input, cx_exec_run, cx_exec_get_output
  *
  * Conventions. Shapes are concrete, row-major, outermost dim first, rank 0..6, in brackets in
- *comments. Sizes are elements unless the name says bytes. A fallible call returns cx_status and
- *fills the caller's cx_err. Objects made by *_create or *_open are freed by the matching *_free or
- **_close, which take NULL. Objects are not locked: one thread at a time per object; different
- *objects may be used by different threads. */
+ * comments. Sizes are elements unless the name says bytes. A fallible call returns cx_status
+ * and fills the caller's cx_err. Objects made by *_create or *_open are freed by the matching
+ * *_free or *_close, which take NULL. Objects are not locked: one thread at a time per object;
+ * different objects may be used by different threads. */
 #ifndef CX_H
 #define CX_H
 
@@ -139,11 +139,11 @@ CX_API cx_tensor cx_named(cx_graph *g, cx_tensor t, const char *name);
 
 /* Leaves. Names are unique per kind, 1..127 bytes of printable ASCII without quotes; copied.
  *   input   any plain dtype, bound per run          weight  any dtype
- *   const   bytes copied, dense                     state   any plain dtype, zeros at first,
- * outlives runs A state is SSA too: scatter, assign, conv1d, delta_rule and adamw on a version of a
- * state give its next version (in place, the planner sees to it); each version is updated at most
- * once; reading an older version gives its old content. After a run the state holds its last
- * version. */
+ *   const   bytes copied, dense                     state   any plain dtype, outlives runs
+ * States are zeros at first. A state is SSA too: scatter, assign, conv1d, delta_rule and adamw on a
+ * version of a state give its next version (in place, the planner sees to it); each version is
+ * updated at most once; reading an older version gives its old content. After a run the state
+ * holds its last version. */
 CX_API cx_tensor cx_input(
 	cx_graph *g, const char *name, cx_dtype dtype, int32_t rank, const int64_t *dim);
 CX_API cx_tensor cx_weight(

@@ -1,13 +1,13 @@
 /* kalman.h - the Kalman decoder: movement is a linear-Gaussian state, counts are its noisy linear
- *image.
+ * image.
  *
  *	x_t = A x_{t-1} + w, w ~ N(0, W)        z_t = C x_t + q, q ~ N(0, Q)       (x, z centred)
  *
  * A, W by least squares of x_{t+1} on x_t (W: residual second moment / (n-1)); C, Q by least
- *squares of z_t on x_t (Q: residual second moment / n, plus 1e-6 I); Wu et al. 2006. The filter
- *starts from the last training state with P = 0. Its gains do not depend on the data, so they are
- *computed once and the run is x_t = M_t x_{t-1} + K_t z_t, M_t = (I - K_t C) A as a graph with the
- *state x; after n_gain steps the gain has converged and stays. */
+ * squares of z_t on x_t (Q: residual second moment / n, plus 1e-6 I); Wu et al. 2006. The filter
+ * starts from the last training state with P = 0. Its gains do not depend on the data, so they are
+ * computed once and the run is x_t = M_t x_{t-1} + K_t z_t, M_t = (I - K_t C) A as a graph with the
+ * state x; after n_gain steps the gain has converged and stays. */
 #ifndef CX_DECODER_KALMAN_H
 #define CX_DECODER_KALMAN_H
 

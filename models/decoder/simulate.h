@@ -1,14 +1,14 @@
 /* simulate.h - a reaching session whose best possible decoding is known.
  *
  * The hand rests at the centre, reaches to one of n_directions targets at one of two distances,
- *rests there, and comes back. Rests have geometric length; reaches follow the minimum-jerk profile
+ * rests there, and comes back. Rests have geometric length; reaches follow the minimum-jerk profile
  *(Flash and Hogan 1985): x(s) = 10 s^3 - 15 s^4 + 6 s^5. Each unit fires as a Poisson process whose
- *rate is cosine-tuned to the hand's velocity lead_bins later (Georgopoulos et al. 1982; Moran and
+ * rate is cosine-tuned to the hand's velocity lead_bins later (Georgopoulos et al. 1982; Moran and
  *Schwartz 1999): rate = max(base + depth * |v|/v_max * cos(direction of v - preferred) + speed *
  *|v|/v_max, floor) Movement is then a hidden Markov chain with a few hundred states, position and
- *velocity functions of the state, and the exact Bayes-optimal causal decoding E[kinematics_t |
- *counts up to t] is the mean under its forward filter. No causal decoder has a smaller expected
- *squared error; its R2 on a test part is the bound to quote. */
+ * velocity functions of the state, and the exact Bayes-optimal causal decoding E[kinematics_t |
+ * counts up to t] is the mean under its forward filter. No causal decoder has a smaller expected
+ * squared error; its R2 on a test part is the bound to quote. */
 #ifndef CX_DECODER_SIMULATE_H
 #define CX_DECODER_SIMULATE_H
 

@@ -3,7 +3,7 @@
  *	y_t = y_mean + sum over lag h < history, unit u of W[h,u] (s[t-h,u] - x_mean[h,u])
  *
  * s before the first bin is 0. W solves the normal equations of the centred training bins with a
- *ridge penalty on every weight: (X'X + ridge I) W = X'Y. Feature k = h * n_units + u. */
+ * ridge penalty on every weight: (X'X + ridge I) W = X'Y. Feature k = h * n_units + u. */
 #ifndef CX_DECODER_WIENER_H
 #define CX_DECODER_WIENER_H
 
