@@ -13,18 +13,27 @@ typedef struct features {
 	VkPhysicalDeviceCooperativeMatrixFeaturesNV coop;
 } features;
 
-static bool has_extension(cx_vk_device *d, const char *name)
-{
+typedef struct extensions {
 	VkExtensionProperties *list;
-	uint32_t n = 0, cap;
-	bool found = false;
-	if (d->vk.EnumerateDeviceExtensionProperties(d->gpu, NULL, &n, NULL) < 0) return false;
-	cap = n;
-	list = cx_calloc(d->alloc, cap + 1, sizeof *list);
-	if (list && d->vk.EnumerateDeviceExtensionProperties(d->gpu, NULL, &n, list) >= 0)
-		for (uint32_t i = 0; i < n; i++) found |= strcmp(list[i].extensionName, name) == 0;
-	cx_free(d->alloc, list, (cap + 1) * sizeof *list);
-	return found;
+	uint32_t n, cap;
+} extensions;
+
+static cx_status list_extensions(cx_vk_device *d, extensions *e, cx_err *err)
+{
+	VkResult r = d->vk.EnumerateDeviceExtensionProperties(d->gpu, NULL, &e->n, NULL);
+	if (r < 0) return cx__vk_fail(d, r, "no list of extensions", err);
+	e->cap = e->n + 1;
+	e->list = cx_calloc(d->alloc, e->cap, sizeof *e->list);
+	if (!e->list) return CX_FAIL(err, CX_ERR_MEMORY, "vulkan: no memory for a list of extensions");
+	r = d->vk.EnumerateDeviceExtensionProperties(d->gpu, NULL, &e->n, e->list);
+	return r < 0 ? cx__vk_fail(d, r, "no list of extensions", err) : CX_OK;
+}
+
+static bool has_extension(const extensions *e, const char *name)
+{
+	for (uint32_t i = 0; i < e->n; i++)
+		if (strcmp(e->list[i].extensionName, name) == 0) return true;
+	return false;
 }
 
 static void query(cx_vk_device *d)
@@ -76,7 +85,7 @@ static cx_status choose_queue(cx_vk_device *d, cx_err *err)
 }
 
 /* Chains what is there, asks for what is used. */
-static cx_status make_device(cx_vk_device *d, cx_err *err)
+static cx_status make_device(cx_vk_device *d, const extensions *ext, cx_err *err)
 {
 	float priority = 1;
 	VkDeviceQueueCreateInfo queue = {VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO, .queueCount = 1,
@@ -92,8 +101,8 @@ static cx_status make_device(cx_vk_device *d, cx_err *err)
 		.coop = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_NV}}, use;
 	void **tail = &have.v12.pNext;
 	bool idot = d->props.apiVersion >= VK_API_VERSION_1_3 ||
-	            has_extension(d, VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME);
-	bool coop = has_extension(d, VK_NV_COOPERATIVE_MATRIX_EXTENSION_NAME);
+	            has_extension(ext, VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME);
+	bool coop = has_extension(ext, VK_NV_COOPERATIVE_MATRIX_EXTENSION_NAME);
 	cx_status st;
 	VkResult r;
 	if (idot) *tail = &have.idot, tail = &have.idot.pNext;
@@ -172,6 +181,7 @@ cx_status cx__vk_open(cx_runtime *rt, int index, cx_device **out, cx_err *err)
 {
 	const cx_alloc *alloc = &cx_runtime_config(rt)->alloc;
 	cx_vk_device *d = cx_calloc(alloc, 1, sizeof *d);
+	extensions ext = {0};
 	cx_status st;
 	*out = NULL;
 	if (!d) return CX_FAIL(err, CX_ERR_MEMORY, "no memory for device vulkan:%d", index);
@@ -180,7 +190,9 @@ cx_status cx__vk_open(cx_runtime *rt, int index, cx_device **out, cx_err *err)
 	d->alloc = alloc;
 	if ((st = cx__vk_instance(d, index, err)) != CX_OK) goto fail;
 	query(d);
-	if ((st = make_device(d, err)) != CX_OK) goto fail;
+	if ((st = list_extensions(d, &ext, err)) == CX_OK) st = make_device(d, &ext, err);
+	cx_free(alloc, ext.list, ext.cap * sizeof *ext.list);
+	if (st != CX_OK) goto fail;
 	if ((st = make_queue(d, err)) != CX_OK) goto fail;
 	d->unified = is_unified(d);
 	snprintf(d->base.name, sizeof d->base.name, "vulkan:%d %.70s", index, d->props.deviceName);
