@@ -116,7 +116,10 @@ static void *nudge(differ *f, uint32_t id, double rel, uint32_t attempt)
 	uint64_t bytes = cx__desc_bytes(d), s = (uint64_t)attempt << 32 | (id + 1);
 	int64_t n = cx__desc_elems(d);
 	void *copy = cx_malloc(&f->d->opts.alloc, bytes + 1);
-	if (!copy) return NULL;
+	if (!copy) {
+		f->oom = true;
+		return NULL;
+	}
 	memcpy(copy, f->d->value[id], bytes);
 	for (int64_t i = 0; i < n; i++) {
 		s = s * 6364136223846793005u + 1442695040888963407u;

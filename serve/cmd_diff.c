@@ -309,6 +309,9 @@ static cx_status run(diff_cmd *c, cx_err *err)
 		print_json(c);
 		return CX_OK;
 	}
+	if (c->leaves.n_files || c->leaves.n_seeded)
+		printf("inputs: %u from files, %u from seed %llu\n", c->leaves.n_files, c->leaves.n_seeded,
+			(unsigned long long)c->a.leaves.seed);
 	print_table(c);
 	print_first(c);
 	return CX_OK;

@@ -177,6 +177,8 @@ cx_status cx__leaves_open(const cx_leaves_args *a, cx_leaves *out, cx_err *err)
 	cx_ids ids = {0};
 	cx_status st;
 	memset(out, 0, sizeof *out);
+	if (a->inputs && access(a->inputs, R_OK | X_OK) != 0)
+		return CX_FAIL(err, CX_ERR_IO, "--inputs: there is no readable folder '%.150s'", a->inputs);
 	cx_arena_init(&out->arena, NULL);
 	st = a->model ? build_model(out, a, &ids, err) : read_graph(out, a->graph, err);
 	if (st == CX_OK) {

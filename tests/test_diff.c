@@ -485,6 +485,38 @@ static void six_thousand_nodes(void **state)
 	cx_device_close(dev);
 }
 
+/* Every allocation may fail: a status, nothing left behind. */
+static void memory(void **state)
+{
+	cx_device *dev = NULL;
+	long n_calls = 0;
+	int n_failed = 0;
+	subject s;
+	(void)state;
+	OK(cx_device_open(rt, "cpu", 0, &dev, &error));
+	subject_random(&s, 4);
+	for (long k = -1; k < n_calls; k += k < 40 ? 1 : 1 + n_calls / 60) {
+		cx_fault fault = {.countdown = k};
+		cx_diff_opts o = {.devices = &dev,
+			.n_devices = 1,
+			.leaf = leaf_of,
+			.ctx = &s,
+			.alloc = cx_alloc_fault(&fault)};
+		cx_diff *d = NULL;
+		cx_err e = {0};
+		cx_status st = cx__diff_run(s.g, &o, &d, &e);
+		if (k < 0) n_calls = fault.n_calls;
+		if (st != CX_OK) assert_true(st == CX_ERR_MEMORY && fault.fired && d == NULL);
+		n_failed += st != CX_OK;
+		cx__diff_free(d);
+		assert_int_equal(fault.n_live, 0);
+	}
+	print_message("# %ld allocations, %d refusals\n", n_calls, n_failed);
+	assert_true(n_failed > 20);
+	subject_free(&s);
+	cx_device_close(dev);
+}
+
 static void refused(void **state)
 {
 	plan_cripple lacks = {0};
@@ -525,6 +557,6 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(metrics), cmocka_unit_test(whole_run),
 		cmocka_unit_test(seeded_faults), cmocka_unit_test(reduce), cmocka_unit_test(fills),
-		cmocka_unit_test(six_thousand_nodes), cmocka_unit_test(refused)};
+		cmocka_unit_test(six_thousand_nodes), cmocka_unit_test(memory), cmocka_unit_test(refused)};
 	return cmocka_run_group_tests_name("diff", tests, setup, teardown);
 }
