@@ -135,17 +135,20 @@ void cx__fuse_softmax_scale(cx_fuser *f, uint32_t node)
 
 /* ---- gather + gather + ... ---- */
 
-/* Flattens a sum of gathered rows, left to right. */
-static bool sum_of_rows(const cx_fuser *f, uint32_t t, uint32_t reader, cx_group *g)
+/* Flattens a sum of gathered rows, left to right. depth: a sum that fits a group is not deeper. */
+static bool sum_of_rows(const cx_fuser *f, uint32_t t, uint32_t reader, uint32_t depth, cx_group *g)
 {
 	uint32_t d = cx__fuse_def(f, t);
 	const cx_pnode *n;
+	if (depth >= CX_GROUP_MEMBERS) return false;
 	if (d == CX_NO || cx__fuse_reader(f, t) != reader || g->n_member + 1 >= CX_GROUP_MEMBERS)
 		return false;
 	n = &f->p->n[d];
 	if (n->op == CX_OP_add) {
 		if (n->in[0] == n->in[1]) return false;
-		if (!sum_of_rows(f, n->in[0], d, g) || !sum_of_rows(f, n->in[1], d, g)) return false;
+		if (!sum_of_rows(f, n->in[0], d, depth + 1, g) ||
+			!sum_of_rows(f, n->in[1], d, depth + 1, g))
+			return false;
 		cx__group_member(g, d);
 		return true;
 	}
@@ -167,9 +170,9 @@ void cx__fuse_embed_sum(cx_fuser *f, uint32_t node)
 	next = cx__fuse_reader_op(f, n->out[0], CX_OP_add);
 	if (next != CX_NO) { /* if the sum goes on, it is taken as a whole when its end comes */
 		uint32_t other = cx__fuse_other(f, next, n->out[0]);
-		if (other != CX_NO && sum_of_rows(f, other, next, &whole)) return;
+		if (other != CX_NO && sum_of_rows(f, other, next, 0, &whole)) return;
 	}
-	if (!sum_of_rows(f, n->in[0], node, &g) || !sum_of_rows(f, n->in[1], node, &g)) return;
+	if (!sum_of_rows(f, n->in[0], node, 0, &g) || !sum_of_rows(f, n->in[1], node, 0, &g)) return;
 	cx__group_member(&g, node);
 	g.out[0] = n->out[0];
 	g.n_out = 1;
