@@ -109,11 +109,13 @@ static void drop(differ *f, void **slot, uint32_t id)
 }
 
 /* A copy with every float moved by a few last bits: f32 by 2^-22 of itself (2^-16 beside a block
- * format, where a kernel may round to 16-bit integers), one 16-bit float in 64 by one bit. */
+ * format, where a kernel may round to 16-bit integers), one 16-bit float in 64 by one bit, or every
+ * other one after the first attempt. */
 static void *nudge(differ *f, uint32_t id, double rel, uint32_t attempt)
 {
 	const cx_desc *d = &f->g->nodes[id].desc;
-	uint64_t bytes = cx__desc_bytes(d), s = (uint64_t)attempt << 32 | (id + 1);
+	uint64_t bytes = cx__desc_bytes(d),
+			 s = ((uint64_t)attempt << 32 | (id + 1)) * 0x2545f4914f6cdd1du;
 	int64_t n = cx__desc_elems(d);
 	void *copy = cx_malloc(&f->d->opts.alloc, bytes + 1);
 	if (!copy) {
@@ -122,10 +124,13 @@ static void *nudge(differ *f, uint32_t id, double rel, uint32_t attempt)
 	}
 	memcpy(copy, f->d->value[id], bytes);
 	for (int64_t i = 0; i < n; i++) {
-		s = s * 6364136223846793005u + 1442695040888963407u;
+		uint64_t z = s += 0x9e3779b97f4a7c15u; /* splitmix64 */
+		z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+		z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+		z ^= z >> 31;
 		if (d->dtype == CX_F32)
-			((float *)copy)[i] *= (float)(1 + rel * ((double)(s >> 11) * 0x1p-52 - 1));
-		else if ((d->dtype == CX_F16 || d->dtype == CX_BF16) && s >> 58 == 0 &&
+			((float *)copy)[i] *= (float)(1 + rel * ((double)(z >> 11) * 0x1p-52 - 1));
+		else if ((d->dtype == CX_F16 || d->dtype == CX_BF16) && z >> (attempt ? 63 : 58) == 0 &&
 				 (((uint16_t *)copy)[i] & 0x7fff) != 0)
 			((uint16_t *)copy)[i] ^= 1;
 	}

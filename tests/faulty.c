@@ -205,7 +205,7 @@ static cx_status break_outputs(program *p, broken_step *s)
 		const cx_desc *d = &s->out[o].desc;
 		int64_t n = cx__desc_elems(d);
 		size_t bytes = (size_t)n * (size_t)cx_dtype_get(d->dtype)->block_bytes;
-		double tol = 10 * tolerance(s->step.op, d->dtype);
+		double tol = tolerance(s->step.op, d->dtype);
 		unsigned char *y = malloc(bytes + 8);
 		cx_metric m;
 		if (broken->kind == FAULT_EPSILON) {

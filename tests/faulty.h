@@ -37,7 +37,7 @@ typedef struct fault {
 	uint32_t n_in, n_out;
 	bool on;
 	uint32_t min_steps; /* only in programs of so many steps */
-	uint32_t n_effect; /* out: steps whose result it moved by ten times the tolerance or more */
+	uint32_t n_effect; /* out: steps whose result it moved out of tolerance */
 } fault;
 
 bool fault_hits(const fault *f, cx_op op, const void *attr, const cx_prog *prog, uint32_t n_in,

@@ -301,7 +301,7 @@ static void seeded_faults(void **state)
 	}
 	print_message(
 		"# %d of %d faults located (%d of them in fused kernels); %d more changed nothing "
-		"by ten times the tolerance; %d of %d clean runs reported something\n",
+		"beyond the tolerance; %d of %d clean runs reported something\n",
 		t.located, t.n, t.n_fused, t.silent, dirty, n_clean);
 	for (int k = 0; k < FAULT_COUNT; k++)
 		print_message("#   %2d %s\n", t.by_kind[k], fault_names[k]);
