@@ -29,6 +29,17 @@ start:
 	return d;
 }
 
+void cx__vk_copy(cx_vk_emit *e, const cx_operand *y, const cx_operand *x, uint64_t n)
+{
+	cx_vk_dispatch *d = cx__vk_begin(e, 0, 1);
+	d->copy = true;
+	d->copy_off[0] = y->off;
+	d->copy_off[1] = x->off;
+	d->copy_bytes = n;
+	d->slot[0] = (cx_vk_slot){.buf = y->buf, .off = y->off, .bytes = n, .write = true};
+	d->slot[1] = (cx_vk_slot){.buf = x->buf, .off = x->off, .bytes = n, .read = true};
+}
+
 uint64_t cx__vk_extent(const cx_desc *d)
 {
 	const cx_dtype_info *info = cx_dtype_get(d->dtype);

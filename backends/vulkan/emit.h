@@ -20,6 +20,8 @@ typedef struct cx_vk_slot {
 typedef struct cx_vk_dispatch {
 	uint16_t shader, n_spec;
 	bool after; /* waits for the dispatches before it in this step */
+	bool copy;  /* no shader: the bytes of slot 1 go to slot 0, from copy_off[] */
+	uint64_t copy_off[2], copy_bytes;
 	uint32_t spec[CX_VK_SPEC];
 	uint32_t groups[2];
 	struct cx_kparams p;
@@ -42,6 +44,8 @@ typedef struct cx_vk_emit {
 /* A new dispatch, work groups of `local` invocations (spec 0); never NULL: on failure e->st is set and a scratch
  * one is given. It is valid until the next one. */
 cx_vk_dispatch *cx__vk_begin(cx_vk_emit *e, uint32_t shader, uint32_t local);
+/* Copies n bytes from x to y: as good as a driver can, and no pipeline. */
+void cx__vk_copy(cx_vk_emit *e, const cx_operand *y, const cx_operand *x, uint64_t n);
 /* Appends a specialization constant. */
 static inline void cx__vk_spec(cx_vk_dispatch *d, uint32_t v)
 {

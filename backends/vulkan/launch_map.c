@@ -240,7 +240,12 @@ static void move(cx_vk_emit *e, const cx_operand *y, const cx_operand *x)
 	space_add(&sp, x, CX_VK_READ, y->desc.rank, y->desc.dim);
 	space_start(e, &sp);
 	while (space_next(&sp, part)) {
-		cx_vk_dispatch *d = cx__vk_begin(e, CX_SHADER_move, LOCAL);
+		cx_vk_dispatch *d;
+		if (!space_walk(part, 2)) {
+			cx__vk_copy(e, &part[0], &part[1], (uint64_t)cx__desc_elems(&part[0].desc) * cx__vk_size(y->desc.dtype));
+			continue;
+		}
+		d = cx__vk_begin(e, CX_SHADER_move, LOCAL);
 		cx__vk_spec(d, cx__vk_size(y->desc.dtype));
 		cx__vk_spec(d, cx__vk_walk(&part[0].desc));
 		cx__vk_spec(d, cx__vk_walk(&part[1].desc));

@@ -119,15 +119,16 @@ static cx_status make_sets(compiler *c, cx_err *err)
 	cx_vk_device *d = c->p->dev;
 	VkDescriptorPoolSize size[2] = {
 		{VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, 0}, {VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER, 0}};
-	VkDescriptorPoolCreateInfo info = {VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO, .maxSets = c->e.n,
-		.poolSizeCount = 1, .pPoolSizes = size};
+	VkDescriptorPoolCreateInfo info = {VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO, .poolSizeCount = 1, .pPoolSizes = size};
 	VkResult r;
 	cx_status st;
 	for (uint32_t i = 0; i < c->e.n; i++) {
+		if (c->e.d[i].copy) continue;
+		info.maxSets++;
 		size[0].descriptorCount += 1u + cx__vk_shaders[c->e.d[i].shader].n_tensors;
 		size[1].descriptorCount += cx__vk_shaders[c->e.d[i].shader].n_texel;
 	}
-	if (c->e.n == 0) return CX_OK;
+	if (info.maxSets == 0) return CX_OK;
 	if (size[1].descriptorCount) info.poolSizeCount = 2;
 	c->p->cap_views = size[1].descriptorCount;
 	c->p->views = cx_calloc(d->alloc, c->p->cap_views + 1, sizeof *c->p->views);
@@ -137,6 +138,7 @@ static cx_status make_sets(compiler *c, cx_err *err)
 	for (uint32_t i = 0; i < c->e.n; i++) {
 		VkDescriptorSetAllocateInfo alloc = {VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO,
 			.descriptorPool = c->p->sets, .descriptorSetCount = 1, .pSetLayouts = &d->set_layout[c->e.d[i].shader]};
+		if (c->e.d[i].copy) continue;
 		r = d->vk.AllocateDescriptorSets(d->dev, &alloc, &c->sets[i]);
 		if (r != VK_SUCCESS) return cx__vk_fail(d, r, "no descriptor set", err);
 		if ((st = write_set(c, i, err)) != CX_OK) return st;
@@ -148,16 +150,14 @@ static cx_status make_sets(compiler *c, cx_err *err)
 
 static void barrier(const compiler *c, VkCommandBuffer cmd, bool from_outside, bool to_outside)
 {
-	const VkAccessFlags shader = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT;
-	const VkAccessFlags outside = VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT |
-	                              VK_ACCESS_HOST_READ_BIT | VK_ACCESS_HOST_WRITE_BIT;
-	const VkPipelineStageFlags around = VK_PIPELINE_STAGE_TRANSFER_BIT | VK_PIPELINE_STAGE_HOST_BIT;
+	const VkPipelineStageFlags inside = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
+	const VkAccessFlags writes = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT;
+	const VkAccessFlags reads = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_TRANSFER_READ_BIT;
 	VkMemoryBarrier all = {VK_STRUCTURE_TYPE_MEMORY_BARRIER,
-		.srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT |
-		                 (from_outside ? VK_ACCESS_TRANSFER_WRITE_BIT | VK_ACCESS_HOST_WRITE_BIT : 0),
-		.dstAccessMask = shader | (to_outside ? outside : 0)};
-	c->p->dev->vk.CmdPipelineBarrier(cmd, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | (from_outside ? around : 0),
-		VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | (to_outside ? around : 0), 0, 1, &all, 0, NULL, 0, NULL);
+		.srcAccessMask = writes | (from_outside ? VK_ACCESS_HOST_WRITE_BIT : 0),
+		.dstAccessMask = reads | writes | (to_outside ? VK_ACCESS_HOST_READ_BIT | VK_ACCESS_HOST_WRITE_BIT : 0)};
+	c->p->dev->vk.CmdPipelineBarrier(cmd, inside | (from_outside ? VK_PIPELINE_STAGE_HOST_BIT : 0),
+		inside | (to_outside ? VK_PIPELINE_STAGE_HOST_BIT : 0), 0, 1, &all, 0, NULL, 0, NULL);
 }
 
 static access access_of(const compiler *c, const cx_vk_slot *s)
@@ -204,12 +204,26 @@ static cx_status remember(compiler *c, const cx_vk_dispatch *x, cx_err *err)
 
 /* ---- recording ---- */
 
+static void record_copy(const compiler *c, VkCommandBuffer cmd, const cx_vk_dispatch *x)
+{
+	const cx_vk_buffer *b[2];
+	VkBufferCopy part = {x->copy_off[1], x->copy_off[0], x->copy_bytes};
+	for (int i = 0; i < 2; i++)
+		b[i] = (const cx_vk_buffer *)(x->slot[i].buf == CX_VK_BUF_TABLE ? c->p->params : c->e.binds->bufs[x->slot[i].buf]);
+	if (x->slot[1].buf == CX_VK_BUF_TABLE) part.srcOffset += c->p->table_off;
+	c->p->dev->vk.CmdCopyBuffer(cmd, b[1]->m.buf, b[0]->m.buf, 1, &part);
+}
+
 static void record_dispatch(const compiler *c, VkCommandBuffer cmd, uint32_t i)
 {
 	const cx_vk_dispatch *x = &c->e.d[i];
 	const cx_vk_device *d = c->p->dev;
 	VkPipelineLayout layout = d->layout[x->shader];
 	uint32_t base = i * CX_VK_PARAM_WORDS;
+	if (x->copy) {
+		record_copy(c, cmd, x);
+		return;
+	}
 	d->vk.CmdBindPipeline(cmd, VK_PIPELINE_BIND_POINT_COMPUTE, c->pipes[i]);
 	d->vk.CmdBindDescriptorSets(cmd, VK_PIPELINE_BIND_POINT_COMPUTE, layout, 0, 1, &c->sets[i], 0, NULL);
 	d->vk.CmdPushConstants(cmd, layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, 4, &base);
@@ -231,7 +245,10 @@ static cx_status record(compiler *c, VkCommandBuffer cmd, uint32_t first, uint32
 		for (uint32_t i = c->first[s]; i < c->first[s + 1]; i++) {
 			const cx_vk_dispatch *x = &c->e.d[i];
 			if (x->groups[0] == 0) continue;
-			if (x->after || clashes(c, x, others)) {
+			/* descriptors begin at aligned addresses, so those of neighbours overlap: fine among shaders, which
+			 * write their own elements only, but copies are of another stage */
+			bool mixed = i > c->first[s] && c->e.d[i - 1].copy != x->copy;
+			if (x->after || mixed || clashes(c, x, others)) {
 				barrier(c, cmd, false, false);
 				c->n_log = others = 0;
 			}
@@ -275,7 +292,7 @@ static cx_status emit_steps(compiler *c, const cx_step *steps, cx_err *err)
 	if (!c->pipes || !c->sets) return no_memory(err);
 	for (uint32_t i = 0; i < c->e.n; i++) {
 		const cx_vk_dispatch *x = &c->e.d[i];
-		cx_status st = cx__vk_pipeline_get(c->p->dev, x->shader, x->spec, x->n_spec, &c->pipes[i], err);
+		cx_status st = x->copy ? CX_OK : cx__vk_pipeline_get(c->p->dev, x->shader, x->spec, x->n_spec, &c->pipes[i], err);
 		if (st != CX_OK) return st;
 	}
 	return CX_OK;
