@@ -34,7 +34,7 @@ static int open_devices(void **state)
 	(void)state;
 	if (cx_runtime_create(NULL, &runtime, &err) != CX_OK) return -1;
 	if (cx_device_open(runtime, "opencl", 0, &device, &err) != CX_OK) {
-		printf("no OpenCL device, its kernels are not tested: %s\n", err.msg);
+		printf("# no OpenCL device, its kernels are not tested: %s\n", err.msg);
 		return 0;
 	}
 	if (cx_device_open(runtime, "opencl", 0, &own, &err) != CX_OK) return -1;
@@ -283,7 +283,8 @@ BUILD(random, cx_random(g, I("p", 4), &(cx_attr_random){.dims = cx_list_of(1, 50
 						  &(cx_attr_matmul){.trans_b = true}))
 #define WEIGHTS(X)                                                                                 \
 	X(F16)                                                                                         \
-	X(BF16) X(I8C) X(Q8_0) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) \
+	X(BF16)                                                                                        \
+	X(I8C) X(Q8_0) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K)         \
 		X(IQ4_NL) X(IQ4_XS) X(MXFP4)
 WEIGHTS(NT)
 
@@ -425,13 +426,13 @@ static void test_graphs(void **state)
 		cx__values_free(&want);
 		cx__random_graph_free(rg);
 	}
-	print_message("%d graphs on opencl, %d nodes fused into others\n", N_GRAPHS, n_fused);
+	print_message("# %d graphs on opencl, %d nodes fused into others\n", N_GRAPHS, n_fused);
 	assert_true(n_fused > 0);
 }
 
 static void test_table(void **state)
 {
-	int bad = 0;
+	int bad = 0, n = 0, cases = 0;
 	(void)state;
 	if (!have_device) skip();
 	printf("%-18s%10s\n", "op", "opencl");
@@ -440,8 +441,11 @@ static void test_table(void **state)
 		if (!is_run((cx_op)op)) continue;
 		word = grid[op].fail ? "FAIL" : grid[op].none || grid[op].pass == 0 ? "none" : "pass";
 		bad += strcmp(word, "pass") != 0;
+		n++;
+		cases += grid[op].pass;
 		printf("%-18s%10s  %d\n", cx__ops[op].name, word, grid[op].pass);
 	}
+	printf("# %d of %d ops pass on %s, %d cases\n", n - bad, n, cx_device_name(device), cases);
 	if (bad) fail_msg("%d cells of the table are not pass", bad);
 }
 
@@ -459,10 +463,17 @@ int main(void)
 
 #else
 
+static void test_none(void **state)
+{
+	(void)state;
+	printf("# no OpenCL headers when this was built: the backend is not tested\n");
+	skip();
+}
+
 int main(void)
 {
-	printf("no OpenCL headers when this was built: the backend is not tested\n");
-	return 0;
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_none)};
+	return cmocka_run_group_tests(tests, NULL, NULL);
 }
 
 #endif
