@@ -7,20 +7,22 @@
 
 void cx_norm_row(float *y, const float *x, int64_t n, const cx_norm *p)
 {
-	float m = 0.0f, q;
-	v16 vm, vr, one = v16_set1(1.0f);
-	if (p->kind == CX_NORM_LAYER) { /* the second sum takes the rounding of the first one out: large
-									   offsets cost nothing */
+	float m = 0.0f, rest = 0.0f, q;
+	v16 vm, vr, vrest, one = v16_set1(1.0f);
+	if (p->kind == CX_NORM_LAYER) { /* the mean is m + rest: large offsets cost no digits */
 		m = cx_sum_f32(x, n, 0.0f) / (float)n;
-		m += cx_sum_f32(x, n, m) / (float)n;
+		rest = cx_sum_f32(x, n, m) / (float)n;
 	}
 	q = cx_sumsq_f32(x, n, m);
 	if (p->kind != CX_NORM_L2) q /= (float)n;
+	q -= rest * rest;
+	if (q < 0.0f) q = 0.0f; /* NaN stays */
 	vr = v16_set1(1.0f / sqrtf(q + p->eps));
 	vm = v16_set1(m);
+	vrest = v16_set1(rest);
 	for (int64_t i = 0; i < n; i += 16) {
 		size_t k = n - i < 16 ? (size_t)(n - i) : 16;
-		v16 v = v16_mul(v16_sub(v16_load_n(x + i, k), vm), vr);
+		v16 v = v16_mul(v16_sub(v16_sub(v16_load_n(x + i, k), vm), vrest), vr);
 		if (p->w) {
 			v16 w = v16_load_as(p->w_dtype, p->w, (size_t)i, k);
 			v = v16_mul(v, p->plus_one ? v16_add(w, one) : w);
