@@ -29,6 +29,7 @@ struct cx_n16 {
 CX_OPERATOR(cx_v16, float, +)
 CX_OPERATOR(cx_v16, float, -)
 CX_OPERATOR(cx_v16, float, *)
+CX_OPERATOR(cx_v16, float, /)
 CX_OPERATOR(cx_n16, int, +)
 CX_OPERATOR(cx_n16, int, -)
 CX_OPERATOR(cx_n16, int, &)
@@ -71,6 +72,18 @@ CX_FN cx_n16 cx_n16_bits(const cx_v16 &v)
 {
 	cx_n16 r;
 	CX_EACH16 r.s[l] = __float_as_int(v.s[l]);
+	return r;
+}
+CX_FN cx_v16 cx_v16_exp(const cx_v16 &v)
+{
+	cx_v16 r;
+	CX_EACH16 r.s[l] = expf(v.s[l]);
+	return r;
+}
+CX_FN cx_v16 cx_v16_max_nan(const cx_v16 &a, const cx_v16 &b)
+{
+	cx_v16 r;
+	CX_EACH16 r.s[l] = a.s[l] != a.s[l] || b.s[l] < a.s[l] ? a.s[l] : b.s[l];
 	return r;
 }
 CX_FN cx_v16 cx_v16_load(const float *p)

@@ -82,6 +82,8 @@ typedef int16 cx_n16;
 #define cx_v16_ints(n) convert_float16(n)
 #define cx_v16_bits(n) as_float16(n)
 #define cx_n16_bits(v) as_int16(v)
+#define cx_v16_exp(v) exp(v)
+#define cx_v16_max_nan(a, b) select(b, a, isless(b, a) | isnan(a)) /* NaN if either is */
 #define cx_v16_load(p) vload16(0, p)
 #define cx_v16_store(v, p) vstore16(v, 0, p)
 #define cx_v16_put(v, a) vstore16(v, 0, a) /* to and from private arrays */

@@ -3,29 +3,43 @@
 #ifndef CX_ROW_CL_H
 #define CX_ROW_CL_H
 
-#include "kernels/elem.cl.h"
+#include "kernels/quant.cl.h"
 
 /* i[0] logarithm, i[1] elements of a row, i[2] stride of y, i[3] of x; f[0] scale. scale * x is
- * rounded to f32 first. */
+ * rounded to f32 first. Sixteen at a time where both run along the row, one at a time for the rest. */
 CX_KERNEL cx_softmax_group(CX_BUF(y), CX_BUF(x), CX_PARAMS)
 {
 	CX_LOCAL_ARRAY(cx_acc, s, CX_ROW_ITEMS);
 	cx_u32 row = CX_GROUP_ID(0), l = CX_LOCAL_ID(), dy = CX_DT_0, dx = CX_DT_1, n = (cx_u32)P.i[1];
 	cx_u32 to = cx_at(&P.t[0], row), from = cx_at(&P.t[1], row), ys = (cx_u32)P.i[2],
-		   xs = (cx_u32)P.i[3];
+		   xs = (cx_u32)P.i[3], wide = xs == 1 && ys == 1 ? n / 16 * 16 : 0;
 	int logarithm = P.i[0];
-	float scale = P.f[0], m = -CX_INF;
-	cx_acc sum = 0, ln;
-	for (cx_u32 j = l; j < n; j += CX_ROW_ITEMS)
+	float scale = P.f[0], m = -CX_INF, total, ln;
+	float lane[16];
+	cx_v16 most = cx_v16_all(-CX_INF), some = cx_v16_all(0.0f);
+	cx_acc sum;
+	for (cx_u32 j = 16 * l; j < wide; j += 16 * CX_ROW_ITEMS)
+		most = cx_v16_max_nan(most, cx_load16_full(x, dx, from, j) * scale);
+	cx_v16_put(most, lane);
+	for (int i = 0; i < 16; i++) m = cx_max_nan(m, lane[i]);
+	for (cx_u32 j = wide + l; j < n; j += CX_ROW_ITEMS)
 		m = cx_max_nan(m, scale * cx_load_f(x, dx, from + j * xs));
 	m = cx_group_max(s, m);
-	for (cx_u32 j = l; j < n; j += CX_ROW_ITEMS)
+	for (cx_u32 j = 16 * l; j < wide; j += 16 * CX_ROW_ITEMS)
+		some = some + cx_v16_exp(cx_load16_full(x, dx, from, j) * scale - m);
+	sum = cx_v16_sum(some);
+	for (cx_u32 j = wide + l; j < n; j += CX_ROW_ITEMS)
 		sum += CX_EXP(scale * cx_load_f(x, dx, from + j * xs) - m);
 	sum = cx_group_sum(s, sum);
-	ln = logarithm ? CX_ACC_LOG(sum) : (cx_acc)0;
-	for (cx_u32 j = l; j < n; j += CX_ROW_ITEMS) {
+	total = (float)sum;
+	ln = logarithm ? (float)CX_ACC_LOG(sum) : 0.0f;
+	for (cx_u32 j = 16 * l; j < wide; j += 16 * CX_ROW_ITEMS) {
+		cx_v16 v = cx_load16_full(x, dx, from, j) * scale - m;
+		cx_store16(y, dy, to, j, n, logarithm ? v - ln : cx_v16_exp(v) / total);
+	}
+	for (cx_u32 j = wide + l; j < n; j += CX_ROW_ITEMS) {
 		float v = scale * cx_load_f(x, dx, from + j * xs) - m;
-		cx_store_f(y, dy, to + j * ys, logarithm ? (float)(v - ln) : (float)(CX_EXP(v) / sum));
+		cx_store_f(y, dy, to + j * ys, logarithm ? v - ln : CX_EXP(v) / total);
 	}
 }
 

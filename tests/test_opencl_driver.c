@@ -43,6 +43,9 @@ static int look(void **state)
 	return 0;
 }
 
+/* Where a run may not allocate: what counts. */
+static cx_fault *counter;
+
 /* y = silu(x) + x, with what is left of the device's programs: everything that a small model does.
  */
 static cx_status run_model(cx_runtime *rt, cx_device *dev, float *y, cx_err *err)
@@ -66,6 +69,11 @@ static cx_status run_model(cx_runtime *rt, cx_device *dev, float *y, cx_err *err
 	if (st == CX_OK) st = cx_exec_create(plan, store, &exec, err);
 	if (st == CX_OK) st = cx_exec_set_input(exec, 0, x, sizeof x, err);
 	if (st == CX_OK) st = cx_exec_run(exec, err);
+	for (int i = 0; i < 5 && counter && st == CX_OK; i++) {
+		long before = counter->n_calls;
+		st = cx_exec_run(exec, err);
+		assert_int_equal(counter->n_calls, before);
+	}
 	if (st == CX_OK) st = cx_exec_get_output(exec, 0, y, sizeof x, err);
 	cx_exec_free(exec);
 	cx_store_free(store);
@@ -152,8 +160,9 @@ static void make_fail(cx_device *dev, long call)
 	X(BuildProgram)
 	X(SetKernelArg)
 	X(EnqueueNDRangeKernel)
-	X(EnqueueFillBuffer) X(EnqueueCopyBuffer) X(EnqueueReadBuffer) X(EnqueueWriteBuffer) X(Flush)
-		X(Finish) X(CreateBuffer) X(CreateProgramWithSource) X(CreateKernel)
+	X(EnqueueFillBuffer)
+	X(EnqueueCopyBuffer) X(EnqueueReadBuffer) X(EnqueueWriteBuffer) X(Flush) X(Finish)
+		X(CreateBuffer) X(CreateProgramWithSource) X(CreateKernel)
 #undef X
 }
 
@@ -222,6 +231,25 @@ static void test_every_allocation(void **state)
 	}
 	print_message("# %ld allocations, each made to fail\n", n);
 	assert_true(n > 10);
+}
+
+static void test_no_allocation(void **state)
+{
+	cx_fault fault = {.countdown = -1};
+	cx_config config = {.alloc = cx_alloc_fault(&fault)};
+	cx_runtime *rt;
+	cx_device *dev;
+	cx_err err = {0};
+	float y[4];
+	(void)state;
+	if (!have_device) skip();
+	assert_int_equal(open_at(&config, &rt, &dev, &err), CX_OK);
+	counter = &fault;
+	assert_int_equal(run_model(rt, dev, y, &err), CX_OK);
+	counter = NULL;
+	assert_true(fault.n_calls > 10);
+	close_both(rt, dev);
+	assert_int_equal(fault.n_live, 0);
 }
 
 static void test_limits(void **state)
@@ -380,6 +408,7 @@ int main(void)
 		cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_every_call),
 		cmocka_unit_test(test_every_allocation),
+		cmocka_unit_test(test_no_allocation),
 		cmocka_unit_test(test_cache),
 		cmocka_unit_test(test_no_driver),
 	};
