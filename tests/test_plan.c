@@ -129,7 +129,7 @@ static void time_plan(const char *what, const cx_graph *g, double limit)
 		if (t < best) best = t;
 	}
 	print_message(
-		"%s: %u nodes, %u steps, planned in %.2f ms (bar %.0f); slab %llu of bound %llu\n", what,
+		"# %s: %u nodes, %u steps, planned in %.2f ms (bar %.0f); slab %llu of bound %llu\n", what,
 		p->stats.n_nodes, p->stats.n_steps, best * 1e3, limit * 1e3,
 		(unsigned long long)p->stats.slab_bytes, (unsigned long long)p->stats.slab_bound);
 	assert_true((double)p->stats.slab_bytes <= 1.01 * (double)p->stats.slab_bound);
