@@ -6,7 +6,7 @@
 #include "kernels/quant.cl.h"
 
 /* i[0] logarithm, i[1] elements of a row, i[2] stride of y, i[3] of x; f[0] scale. scale * x is
- * rounded to f32 first. Sixteen at a time where both run along the row, one at a time for the rest. */
+ * rounded to f32 first. Sixteen at a time where both run along the row, the rest one at a time. */
 CX_KERNEL cx_softmax_group(CX_BUF(y), CX_BUF(x), CX_PARAMS)
 {
 	CX_LOCAL_ARRAY(cx_acc, s, CX_ROW_ITEMS);
