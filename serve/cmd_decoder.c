@@ -119,7 +119,9 @@ static bool set_option(decoder_args *a, int opt)
 	case OPT_FRACTION:
 		return number("train-fraction", optarg, 0.01, 0.99, false, &a->fraction);
 	case OPT_BIN:
-		return number("bin", optarg, 1e-4, 10, false, &a->sim.bin_seconds);
+		if (!number("bin", optarg, 1e-4, 10, false, &a->bin)) return false;
+		a->sim.bin_seconds = a->bin;
+		return true;
 	case OPT_SECONDS:
 		return number("seconds", optarg, 1, 86400, false, &a->sim.seconds);
 	case OPT_SEED:
@@ -232,12 +234,12 @@ static cx_status cmd_eval(decoder_args *a, bool demo, cx_err *err)
 	cx_session s = {0};
 	cx_status st;
 	if (demo && !a->out) a->out = ".";
-	if (demo && (st = make_folder(a->out, err)) != CX_OK) return st;
 	if (a->data) st = load_data(a->data, &s, err);
 	else if (a->spikes && a->kin) st = cx_session_load(a->spikes, a->kin, NULL, &s, err);
 	else if (demo && !a->spikes && !a->kin) st = simulate(a, &s, err);
 	else st = CX_FAIL(err, CX_ERR_ARGUMENT, "eval needs --spikes and --kinematics (or --data)");
-	if (st == CX_OK && s.bin_seconds == 0) s.bin_seconds = a->sim.bin_seconds;
+	if (st == CX_OK && s.bin_seconds == 0) s.bin_seconds = a->bin;
+	if (st == CX_OK && demo) st = make_folder(a->out, err);
 	if (st == CX_OK) st = cx__decoder_eval(a, &s, demo, err);
 	cx_session_deinit(&s);
 	return st;

@@ -12,6 +12,7 @@ typedef struct decoder_args {
 	cx_linear_opts fit;
 	cx_simulate_opts sim;
 	double fraction;
+	double bin; /* seconds per bin as told; 0: not told */
 	bool json;
 } decoder_args;
 

@@ -246,7 +246,10 @@ static void bad_models(void **state)
 		 "40, "
 		 "\"num_hidden_layers\": 2, \"num_attention_heads\": 4, \"max_position_embeddings\": 128, "
 		 "\"rope_scaling\": {\"rope_type\": \"mystery\"}}",
-			"mystery"}};
+			"mystery"},
+		{"{\"architectures\": [\"LlamaForCausalLM\"], \"quantization_config\": {\"quant_method\": "
+		 "\"fp8\"}}",
+			"fp8"}};
 	llm_ref ref;
 	const char *dir = temp_path("bad");
 	cx_llm *m;
