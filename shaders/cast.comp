@@ -12,7 +12,7 @@ CX_OUT(0) CX_STORE_L(0)
 CX_IN(1) CX_LOAD_L(1)
 
 /* Truncated, saturated, NaN to 0. The limits are powers of two, exact in f32; 2^n itself is outside. */
-int64_t cx_saturate(uint dt, float v)
+int64_t cx_saturate(const uint dt, float v)
 {
 	float lo = -2147483648.0, hi = 2147483648.0;
 	int64_t least = int64_t(-2147483647) - int64_t(1), most = int64_t(2147483647), r;

@@ -28,7 +28,7 @@ uint cx_group() { return gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.
 uint cx_item() { return cx_group() * gl_WorkGroupSize.x + gl_LocalInvocationIndex; }
 
 /* Offset of row-major index i of tensor t, over its own last `rank` axes. */
-uint cx_at(uint t, uint i, uint rank)
+uint cx_at(const uint t, uint i, const uint rank)
 {
 	uint off = T_OFF(t);
 	for (uint k = 6; k > 6 - rank; k--) {
@@ -86,7 +86,7 @@ uint cx_f32_to_bf16(float f)
 float cx_bf16_to_f32(uint h) { return uintBitsToFloat(h << 16); }
 
 /* v as it reads back from a store of this dtype. */
-float cx_round_to(uint dt, float v)
+float cx_round_to(const uint dt, float v)
 {
 	if (dt == CX_F16) v = cx_f16_to_f32(cx_f32_to_f16(v));
 	if (dt == CX_BF16) v = cx_bf16_to_f32(cx_f32_to_bf16(v));
@@ -102,7 +102,7 @@ float cx_round_to(uint dt, float v)
 
 /* A float (or bool) element as float. */
 #define CX_LOAD_F(i)                                                                               \
-	float cx_ld##i(uint dt, uint o)                                                                \
+	float cx_ld##i(const uint dt, uint o)                                                                \
 	{                                                                                              \
 		float r;                                                                                   \
 		if (dt == CX_F32) r = uintBitsToFloat(cx_b32_##i.v[o]);                                    \
@@ -115,7 +115,7 @@ float cx_round_to(uint dt, float v)
 #define CX_LOAD_I32(i) int cx_li##i(uint o) { return int(cx_b32_##i.v[o]); }
 /* The bits of an element of 1, 2, 4 or 8 bytes. */
 #define CX_LOAD_RAW(i)                                                                             \
-	uvec2 cx_lr##i(uint size, uint o)                                                              \
+	uvec2 cx_lr##i(const uint size, uint o)                                                              \
 	{                                                                                              \
 		uvec2 r = uvec2(0u);                                                                       \
 		if (size == 1u) r.x = uint(cx_b8_##i.v[o]);                                                \
@@ -125,7 +125,7 @@ float cx_round_to(uint dt, float v)
 		return r;                                                                                  \
 	}
 #define CX_STORE_RAW(i)                                                                            \
-	void cx_sr##i(uint size, uint o, uvec2 r)                                                      \
+	void cx_sr##i(const uint size, uint o, uvec2 r)                                                      \
 	{                                                                                              \
 		if (size == 1u) cx_b8_##i.v[o] = uint8_t(r.x);                                             \
 		else if (size == 2u) cx_b16_##i.v[o] = uint16_t(r.x);                                      \
@@ -133,7 +133,7 @@ float cx_round_to(uint dt, float v)
 		if (size == 8u) cx_b32_##i.v[2u * o + 1u] = r.y;                                           \
 	}
 #define CX_STORE_F(i)                                                                              \
-	void cx_st##i(uint dt, uint o, float v)                                                        \
+	void cx_st##i(const uint dt, uint o, float v)                                                        \
 	{                                                                                              \
 		if (dt == CX_F32) cx_b32_##i.v[o] = floatBitsToUint(v);                                    \
 		else if (dt == CX_F16) cx_b16_##i.v[o] = uint16_t(cx_f32_to_f16(v));                       \

@@ -90,7 +90,7 @@ float cx_div(float a, float b) { return SOFT_DIV ? cx_soft_div(a, b) : a / b; }
 #define CX_POW cx_pow
 #define CX_NOINT 0
 
-float cx_apply(uint w, float p, float q, float a, float b, float c)
+float cx_apply(const uint w, const float p, const float q, float a, float b, float c)
 {
 	precise float x = a, r = a;
 	switch (w & 255u) {
@@ -155,7 +155,7 @@ CX_IN(4) CX_IN(5) CX_IN(6) CX_IN(7) CX_IN(8) CX_IN(9) CX_IN(10) CX_IN(11)
 #define CX_MOVE(k, i)                                                                              \
 	[[unroll]] for (uint t = 0; t < CX_MAP_SLOTS; t++) off[t] += (i) * T_STRIDE(t, k)
 
-void cx_walk(uint i, uint rank, uint last, inout uint off[CX_MAP_SLOTS])
+void cx_walk(uint i, const uint rank, const uint last, inout uint off[CX_MAP_SLOTS])
 {
 	[[unroll]] for (uint t = 0; t < CX_MAP_SLOTS; t++) off[t] = T_OFF(t);
 	if (rank == 0u && last == 5u) {

@@ -1,5 +1,5 @@
 /* mapi.comp - one elementwise op on integers or bools, in int64: the third column of graph/scalar.def. Also where
- * with such values. Tensors: y, a, b, c. P_I: 0,1 and 2,3 the words of clamp's bounds. */
+ * with such values. Tensors: y, a, b, c. P_I: 0,1 and 2,3 the words of clamp's bounds, 4 zero. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "shaders/common.glsl"
@@ -34,9 +34,10 @@ void main()
 {
 	uint i = cx_item();
 	if (i >= P_N) return;
-	int64_t a = cx_ll1(A, cx_off(1, i)), b = int64_t(0), c = int64_t(0), r = int64_t(0);
-	if (N_IN > 1) b = cx_ll2(B, cx_off(2, i));
-	if (N_IN > 2) c = cx_ll3(C, cx_off(3, i));
+	/* P_I(4) is 0, which the compiler cannot know: Mesa 22.3 makes max(x, 0) of a widened 32-bit x to x */
+	int64_t zero = int64_t(P_I(4)), a = cx_ll1(A, cx_off(1, i)) + zero, b = zero, c = zero, r = zero;
+	if (N_IN > 1) b = cx_ll2(B, cx_off(2, i)) + zero;
+	if (N_IN > 2) c = cx_ll3(C, cx_off(3, i)) + zero;
 	int64_t x = a, p = packInt2x32(ivec2(P_I(0), P_I(1))), q = packInt2x32(ivec2(P_I(2), P_I(3)));
 	switch (OP) {
 #define CX_MAP1(name, fexpr, iexpr) case CX_OP_##name: r = int64_t(iexpr); break;

@@ -248,7 +248,7 @@ float cx_cos_poly(float r)
 }
 
 /* Quadrant of sine: q; of cosine: q + 1. */
-float cx_trig(float x, int shift)
+float cx_trig(float x, const int shift)
 {
 	int q;
 	bool odd = cx_isnan(x) || cx_isinf(x);

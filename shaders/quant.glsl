@@ -28,7 +28,7 @@ const int cx_f4[16] = int[16](0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8
 		return j < 4u ? uvec2(lo & 63u, hi & 63u)                                                  \
 		              : uvec2((hi & 15u) | (old >> 6) << 4, hi >> 4 | (lo >> 6) << 4);             \
 	}                                                                                              \
-	void cx_deq_small##i(uint dt, uint p, uint l, out float w[8])                                  \
+	void cx_deq_small##i(const uint dt, uint p, uint l, out float w[8])                                  \
 	{                                                                                              \
 		uint b[8], head = dt == CX_Q4_1 ? 4u : dt == CX_Q5_0 ? 6u : dt == CX_Q5_1 ? 8u : 2u, qh = 0u; \
 		float d, m = 0.0;                                                                          \
@@ -58,7 +58,7 @@ const int cx_f4[16] = int[16](0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8
 			w[j] = r;                                                                              \
 		}                                                                                          \
 	}                                                                                              \
-	void cx_deq_k##i(uint dt, uint p, uint l, out float w[8])                                      \
+	void cx_deq_k##i(const uint dt, uint p, uint l, out float w[8])                                      \
 	{                                                                                              \
 		uint b[8], c[8], h = l >> 7, r = l & 127u, g = l >> 5;                                     \
 		float s, mn = 0.0;                                                                         \
@@ -112,7 +112,7 @@ const int cx_f4[16] = int[16](0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8
 			w[j] = x;                                                                              \
 		}                                                                                          \
 	}                                                                                              \
-	void cx_deq##i(uint dt, uint base, uint k, out float w[8])                                     \
+	void cx_deq##i(const uint dt, uint base, uint k, out float w[8])                                     \
 	{                                                                                              \
 		if (cx_block_elems(dt) == 32u) {                                                         \
 			cx_deq_small##i(dt, base + (k >> 5) * cx_block_bytes(dt), k & 31u, w);                 \
@@ -131,5 +131,5 @@ const uint cx_bytes_of[] = uint[](
 #include "graph/dtype.def"
 #undef CX_DTYPE
 	0u);
-uint cx_block_elems(uint dt) { return cx_elems_of[dt]; }
-uint cx_block_bytes(uint dt) { return cx_bytes_of[dt]; }
+uint cx_block_elems(const uint dt) { return cx_elems_of[dt]; }
+uint cx_block_bytes(const uint dt) { return cx_bytes_of[dt]; }

@@ -3,7 +3,7 @@
 #define CX_SEQUENCES(off, slot)                                                                    \
 	CX_VIEWS(off, readonly) CX_LOAD_I32(off)                                                       \
 	CX_VIEWS(slot, readonly) CX_LOAD_I32(slot)                                                     \
-	void cx_sequence(uint b, bool has_off, bool has_slot, int n_rows, int n_slots, out int first, out int end, out int at) \
+	void cx_sequence(uint b, const bool has_off, const bool has_slot, int n_rows, int n_slots, out int first, out int end, out int at) \
 	{                                                                                              \
 		first = 0;                                                                                 \
 		end = b == 0u ? n_rows : 0;                                                                \

@@ -1,4 +1,5 @@
 /* device.c - opening a Vulkan device: what it must have, what it may have, queue, pools. */
+#include "backends/vulkan/spirv.h"
 #include "backends/vulkan/vk.h"
 
 #include <stdio.h>
@@ -53,9 +54,9 @@ static void query(cx_vk_device *d)
 	d->max_range = p.properties.limits.maxStorageBufferRange;
 	/* Vulkan allows 2.5 units in the last place; software rasterisers use the processor's division. */
 	d->exact_div = drv.driverID == VK_DRIVER_ID_MESA_LLVMPIPE;
-	if (fc.shaderSignedZeroInfNanPreserveFloat32) d->float_modes |= CX_VK_MODE_NAN;
-	if (fc.shaderDenormPreserveFloat32) d->float_modes |= CX_VK_MODE_DENORM;
-	if (fc.shaderRoundingModeRTEFloat32) d->float_modes |= CX_VK_MODE_RTE;
+	if (fc.shaderSignedZeroInfNanPreserveFloat32) d->float_modes |= CX_SPV_MODE_NAN;
+	if (fc.shaderDenormPreserveFloat32) d->float_modes |= CX_SPV_MODE_DENORM;
+	if (fc.shaderRoundingModeRTEFloat32) d->float_modes |= CX_SPV_MODE_RTE;
 }
 
 static cx_status check(cx_vk_device *d, const features *f, cx_err *err)

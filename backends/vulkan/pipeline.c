@@ -2,6 +2,7 @@
  *
  * File: "cxvkpc01", u64 bytes, u64 FNV-1a of the data, the data of vkGetPipelineCacheData. It is named after the
  * driver's pipelineCacheUUID, written to a temporary name and renamed, so a reader never sees half a file. */
+#include "backends/vulkan/spirv.h"
 #include "backends/vulkan/vk.h"
 
 #include <stdio.h>
@@ -10,53 +11,18 @@
 
 /* ---- modules ---- */
 
-enum { OP_CAPABILITY = 17, OP_ENTRY_POINT = 15, OP_EXECUTION_MODE = 16, HEADER_WORDS = 5 };
-static const struct { uint32_t bit, capability, mode; } modes[3] = {
-	{CX_VK_MODE_NAN, 4466, 4461}, {CX_VK_MODE_DENORM, 4464, 4459}, {CX_VK_MODE_RTE, 4467, 4462}};
-
-/* Copies the module and adds the execution modes for 32-bit floats that the device has: NaN, infinities and the
- * sign of zero are kept, subnormals too, rounding is to nearest even. glslang has no words for them. */
-static size_t patch(const cx_vk_device *d, const uint32_t *in, size_t n, uint32_t *out)
+static cx_status make_module(cx_vk_device *d, const cx_vk_pipeline *p, VkShaderModule *out, cx_err *err)
 {
-	uint32_t entry = 0;
-	size_t at = HEADER_WORDS, to = HEADER_WORDS;
-	memcpy(out, in, HEADER_WORDS * 4);
-	for (int i = 0; i < 3; i++)
-		if (d->float_modes & modes[i].bit) {
-			out[to++] = 2u << 16 | OP_CAPABILITY;
-			out[to++] = modes[i].capability;
-		}
-	while (at < n) {
-		uint32_t words = in[at] >> 16, op = in[at] & 0xffff;
-		if (words == 0 || at + words > n) return 0;
-		memcpy(out + to, in + at, words * 4);
-		to += words;
-		at += words;
-		if (op == OP_ENTRY_POINT) entry = in[at - words + 2];
-		if (op != OP_ENTRY_POINT) continue;
-		for (int i = 0; i < 3; i++)
-			if (d->float_modes & modes[i].bit) {
-				out[to++] = 4u << 16 | OP_EXECUTION_MODE;
-				out[to++] = entry;
-				out[to++] = modes[i].mode;
-				out[to++] = 32;
-			}
-	}
-	return to;
-}
-
-static cx_status make_module(cx_vk_device *d, uint32_t shader, cx_err *err)
-{
-	const cx_vk_shader *s = &cx__vk_shaders[shader];
-	size_t cap = s->n_bytes + 64 * 4;
-	uint32_t *code = cx_malloc(d->alloc, cap);
-	VkShaderModuleCreateInfo info = {VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .pCode = code};
-	VkResult r;
-	if (!code) return CX_FAIL(err, CX_ERR_MEMORY, "%s: no memory for shader %s", d->base.name, s->name);
-	info.codeSize = 4 * patch(d, s->code, s->n_bytes / 4, code);
-	CX_ASSERT(info.codeSize > 0 && info.codeSize <= cap);
-	r = d->vk.CreateShaderModule(d->dev, &info, NULL, &d->modules[shader]);
-	cx_free(d->alloc, code, cap);
+	const cx_vk_shader *s = &cx__vk_shaders[p->shader];
+	cx_spv code = {.alloc = d->alloc};
+	VkShaderModuleCreateInfo info = {VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO};
+	VkResult r = VK_SUCCESS;
+	bool ok = cx__spv_specialise(s->code, s->n_bytes / 4, p->spec, p->n_spec, d->float_modes, &code);
+	info.pCode = code.word;
+	info.codeSize = code.n * 4;
+	if (ok) r = d->vk.CreateShaderModule(d->dev, &info, NULL, out);
+	cx_free(d->alloc, code.word, code.cap * 4);
+	if (!ok) return CX_FAIL(err, CX_ERR_MEMORY, "%s: no memory for shader %s", d->base.name, s->name);
 	return r == VK_SUCCESS ? CX_OK : cx__vk_fail(d, r, s->name, err);
 }
 
@@ -118,11 +84,14 @@ static cx_status make_pipeline(cx_vk_device *d, cx_vk_pipeline *p, cx_err *err)
 	VkSpecializationInfo spec = {p->n_spec, map, p->n_spec * 4u, p->spec};
 	VkComputePipelineCreateInfo info = {VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
 		.stage = {VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO, .stage = VK_SHADER_STAGE_COMPUTE_BIT,
-			.module = d->modules[p->shader], .pName = "main", .pSpecializationInfo = &spec},
+			.pName = "main", .pSpecializationInfo = &spec},
 		.layout = d->layout[p->shader]};
+	cx_status st;
 	VkResult r;
+	if ((st = make_module(d, p, &info.stage.module, err)) != CX_OK) return st;
 	for (uint32_t i = 0; i < p->n_spec; i++) map[i] = (VkSpecializationMapEntry){i, i * 4, 4};
 	r = d->vk.CreateComputePipelines(d->dev, d->cache, 1, &info, NULL, &p->pipe);
+	d->vk.DestroyShaderModule(d->dev, info.stage.module, NULL);
 	d->n_made++;
 	return r == VK_SUCCESS ? CX_OK : cx__vk_fail(d, r, cx__vk_shaders[p->shader].name, err);
 }
@@ -143,7 +112,6 @@ cx_status cx__vk_pipeline_get(cx_vk_device *d, uint32_t shader, const uint32_t *
 			return CX_OK;
 		}
 	if ((st = make_layout(d, shader, err)) != CX_OK) return st;
-	if (!d->modules[shader] && (st = make_module(d, shader, err)) != CX_OK) return st;
 	if (!(p = cx_calloc(d->alloc, 1, sizeof *p)))
 		return CX_FAIL(err, CX_ERR_MEMORY, "%s: no memory for a pipeline", d->base.name);
 	p->hash = h;
@@ -171,7 +139,6 @@ void cx__vk_pipelines_free(cx_vk_device *d)
 	d->pipes = NULL;
 	d->cap_pipes = d->n_pipes = 0;
 	for (uint32_t i = 0; i < CX_SHADER_COUNT; i++) {
-		if (d->modules[i]) d->vk.DestroyShaderModule(d->dev, d->modules[i], NULL);
 		if (d->layout[i]) d->vk.DestroyPipelineLayout(d->dev, d->layout[i], NULL);
 		if (d->set_layout[i]) d->vk.DestroyDescriptorSetLayout(d->dev, d->set_layout[i], NULL);
 	}

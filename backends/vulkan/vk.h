@@ -1,7 +1,7 @@
 /* vk.h - the inside of the vulkan backend: entry points, device, buffers, dispatches.
  *
  * Files: loader.c finds the loader and the devices; device.c opens one; memory.c owns buffers; pipeline.c makes
- * pipelines and keeps their cache on disk; program.c records steps; kernels.c answers find() from kernels.def;
+ * pipelines (spirv.c their shaders) and keeps their cache on disk; program.c records steps; kernels.c answers find() from kernels.def;
  * emit.c and launch_*.c turn a step into dispatches. The arithmetic is in shaders/.
  *
  * Bindings of every shader: 0 the launch parameters (one struct cx_kparams per dispatch, plus tables made by the
@@ -135,7 +135,7 @@ typedef struct cx_vk_device {
 	bool unified;     /* device memory is the host's: buffers are mapped, no staging */
 	bool has_int64, has_idot, has_coopmat;
 	bool exact_div;   /* the driver's f32 division is known to be correctly rounded */
-	uint32_t float_modes; /* execution modes to add to every shader, bits CX_VK_MODE_* */
+	uint32_t float_modes; /* execution modes to add to every shader, bits CX_SPV_MODE_* */
 	uint64_t max_range;   /* of one storage buffer descriptor; tests lower it */
 	struct cx_vk_memory {
 		VkBuffer buf;
@@ -144,13 +144,11 @@ typedef struct cx_vk_device {
 	} staging;
 	VkDescriptorSetLayout set_layout[CX_SHADER_COUNT]; /* made on first use */
 	VkPipelineLayout layout[CX_SHADER_COUNT];
-	VkShaderModule modules[CX_SHADER_COUNT];
 	cx_vk_pipeline **pipes; /* [cap_pipes], open addressing */
 	uint32_t n_pipes, cap_pipes;
 	VkPipelineCache cache;
 	uint32_t n_made;        /* pipelines made since the cache was loaded or saved */
 } cx_vk_device;
-enum { CX_VK_MODE_NAN = 1, CX_VK_MODE_DENORM = 2, CX_VK_MODE_RTE = 4 };
 
 typedef struct cx_vk_buffer {
 	cx_buffer base;
