@@ -226,9 +226,10 @@ typedef struct cx_config {
 	cx_log_fn log;  /* NULL: silence */
 	void *log_ctx;
 	int n_threads; /* for host devices; 0: one per CPU this process may run on */
-	const char
-	    *isa; /* force a CPU instruction set ("generic", "avx2", "avx512"); NULL: the best one */
-	const char *cache_dir; /* existing folder where backends keep compiled kernels; NULL: no cache */
+	/* Force a CPU instruction set ("generic", "avx2", "avx512"); NULL: the best one. */
+	const char *isa;
+	/* Existing folder where backends keep compiled kernels; NULL: no cache. */
+	const char *cache_dir;
 	int validate; /* vulkan: 1 validation layer with synchronization checks, 2 GPU-assisted as well;
 	                 messages go to the log as errors */
 } cx_config;

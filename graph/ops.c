@@ -12,7 +12,8 @@
  *   EXACT  one correctly rounded operation, or none: the same bits
  *   MAP    a function of one or two elements: about 8 units in the last place of f32
  *   SUM    a sum along an axis in f32, any order, and functions of it
- *   TILE   products summed over an axis. With block formats the other operand may be rounded to 16-bit
+ * TILE   products summed over an axis. With block formats the other operand may be rounded to
+ * 16-bit
  *          integers, one scale per block: 2^-16 of the block's largest magnitude, near 1e-9 of the
  *          result's power; ten times that where a small result cancels. Never to 8 bits. */
 #define CX_TOL_EXACT {0.0, 0.0, 0.0}

@@ -1,4 +1,5 @@
-/* cmd_devices.c - `cortex devices`: every device of every backend, its limits, how fast it copies; or why a backend
+/* cmd_devices.c - `cortex devices`: every device of every backend, its limits, how fast it
+ * copies; or why a backend
  * cannot be used here. */
 #include "graph/backend.h"
 #include "serve/command.h"
@@ -37,7 +38,8 @@ static double copy_gb_s(cx_runtime *rt, cx_device *dev)
 	int64_t n = COPY_ELEMS;
 	if (!data || cx_graph_create(NULL, &g, NULL) != CX_OK) goto done;
 	cx_output(g, "y", cx_copy(g, cx_input(g, "x", CX_F32, 1, &n)));
-	if (cx_graph_finish(g, NULL) != CX_OK || cx_plan_build(g, &opts, &plan, NULL) != CX_OK) goto done;
+	if (cx_graph_finish(g, NULL) != CX_OK || cx_plan_build(g, &opts, &plan, NULL) != CX_OK)
+		goto done;
 	if (cx_store_create(rt, &store, NULL) != CX_OK) goto done;
 	if (cx_exec_create(plan, store, &x, NULL) != CX_OK) goto done;
 	if (cx_exec_set_input(x, 0, data, COPY_ELEMS * sizeof *data, NULL) != CX_OK) goto done;
@@ -70,18 +72,19 @@ static void list_device(const listing *l, cx_device *dev)
 	dev->backend->limits(dev, &lim);
 	if (l->all) {
 		json_array_append_new(l->all,
-			json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:f}", "backend", dev->backend->name, "name",
-				cx_device_name(dev), "alignment", (json_int_t)lim.alignment, "max_buffer",
+			json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:f}", "backend", dev->backend->name,
+				"name", cx_device_name(dev), "alignment", (json_int_t)lim.alignment, "max_buffer",
 				(json_int_t)(lim.max_buffer > INT64_MAX ? INT64_MAX : lim.max_buffer), "memory",
 				(json_int_t)lim.max_bytes, "threads", (json_int_t)lim.n_threads, "maps_host",
 				(int)lim.maps_host, "copy_gb_s", gb_s));
 		return;
 	}
-	printf("%-8s %s; %u threads or units, slab alignment %llu B, %s", dev->backend->name, cx_device_name(dev),
-		lim.n_threads, (unsigned long long)lim.alignment,
+	printf("%-8s %s; %u threads or units, slab alignment %llu B, %s", dev->backend->name,
+		cx_device_name(dev), lim.n_threads, (unsigned long long)lim.alignment,
 		lim.maps_host ? "reads host memory in place" : "has memory of its own");
 	if (lim.max_bytes) printf(", %.1f GiB", (double)lim.max_bytes * 0x1p-30);
-	if (lim.max_buffer < (uint64_t)1 << 60) printf(", buffers up to %.1f GiB", (double)lim.max_buffer * 0x1p-30);
+	if (lim.max_buffer < (uint64_t)1 << 60)
+		printf(", buffers up to %.1f GiB", (double)lim.max_buffer * 0x1p-30);
 	if (gb_s > 0) printf(", copies %.1f GB/s", gb_s);
 	if (!computes) printf(", computes nothing");
 	printf("\n");
@@ -99,7 +102,8 @@ static void list_backend(const listing *l, const char *name)
 		}
 		if (i > 0) return; /* there are no more */
 		if (l->all)
-			json_array_append_new(l->all, json_pack("{s:s, s:s}", "backend", name, "error", err.msg));
+			json_array_append_new(
+				l->all, json_pack("{s:s, s:s}", "backend", name, "error", err.msg));
 		else printf("%-8s not usable: %s\n", name, err.msg);
 		return;
 	}

@@ -8,11 +8,12 @@ layout(constant_id = 1) const uint RANK = 1; /* 0: dense */
 layout(constant_id = 2) const uint Y = 0;
 layout(constant_id = 3) const uint X = 0;
 
-CX_OUT(0) CX_STORE_L(0)
-CX_IN(1) CX_LOAD_L(1)
+CX_OUT(0)
+CX_STORE_L(0) CX_IN(1) CX_LOAD_L(1)
 
-/* Truncated, saturated, NaN to 0. The limits are powers of two, exact in f32; 2^n itself is outside. */
-int64_t cx_saturate(const uint dt, float v)
+	/* Truncated, saturated, NaN to 0. The limits are powers of two, exact in f32; 2^n itself is
+	 * outside. */
+	int64_t cx_saturate(const uint dt, float v)
 {
 	float lo = -2147483648.0, hi = 2147483648.0;
 	int64_t least = int64_t(-2147483647) - int64_t(1), most = int64_t(2147483647), r;
@@ -37,7 +38,8 @@ void main()
 {
 	uint i = cx_item();
 	if (i >= P_N) return;
-	uint to = RANK == 0 ? T_OFF(0) + i : cx_at(0, i, RANK), from = RANK == 0 ? T_OFF(1) + i : cx_at(1, i, RANK);
+	uint to = RANK == 0 ? T_OFF(0) + i : cx_at(0, i, RANK),
+		 from = RANK == 0 ? T_OFF(1) + i : cx_at(1, i, RANK);
 	if (X <= CX_BF16) {
 		float v = cx_ld1(X, from);
 		if (Y <= CX_BF16 || Y == CX_BOOL) cx_st0(Y, to, v);

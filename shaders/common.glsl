@@ -10,8 +10,16 @@
 #include "ids.glsl"
 
 layout(local_size_x_id = 0) in;
-layout(push_constant, std430) uniform Push { uint base; } cx_push;
-layout(set = 0, binding = 0, std430) readonly buffer Params { uint w[]; } cx_prm;
+layout(push_constant, std430) uniform Push
+{
+	uint base;
+}
+cx_push;
+layout(set = 0, binding = 0, std430) readonly buffer Params
+{
+	uint w[];
+}
+cx_prm;
 
 #define P_OP cx_prm.w[cx_push.base]
 #define P_N cx_prm.w[cx_push.base + 3]
@@ -24,8 +32,14 @@ layout(set = 0, binding = 0, std430) readonly buffer Params { uint w[]; } cx_prm
 #define T_STRIDE(t, k) cx_prm.w[cx_push.base + 36 + 14 * (t) + (k)]
 
 /* The work group's and the invocation's number, over both axes of the grid. */
-uint cx_group() { return gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x; }
-uint cx_item() { return cx_group() * gl_WorkGroupSize.x + gl_LocalInvocationIndex; }
+uint cx_group()
+{
+	return gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x;
+}
+uint cx_item()
+{
+	return cx_group() * gl_WorkGroupSize.x + gl_LocalInvocationIndex;
+}
 
 /* Offset of row-major index i of tensor t, over its own last `rank` axes. */
 uint cx_at(const uint t, uint i, const uint rank)
@@ -41,18 +55,31 @@ uint cx_at(const uint t, uint i, const uint rank)
 
 /* ---- numbers ---- */
 
-bool cx_isnan(float x) { return (floatBitsToUint(x) & 0x7fffffffu) > 0x7f800000u; }
-bool cx_isinf(float x) { return (floatBitsToUint(x) & 0x7fffffffu) == 0x7f800000u; }
+bool cx_isnan(float x)
+{
+	return (floatBitsToUint(x) & 0x7fffffffu) > 0x7f800000u;
+}
+bool cx_isinf(float x)
+{
+	return (floatBitsToUint(x) & 0x7fffffffu) == 0x7f800000u;
+}
 const uint CX_NAN_BITS = 0x7fc00000u;
 const uint CX_INF_BITS = 0x7f800000u;
-float cx_nan() { return uintBitsToFloat(CX_NAN_BITS); }
-float cx_inf() { return uintBitsToFloat(CX_INF_BITS); }
+float cx_nan()
+{
+	return uintBitsToFloat(CX_NAN_BITS);
+}
+float cx_inf()
+{
+	return uintBitsToFloat(CX_INF_BITS);
+}
 
 float cx_f16_to_f32(uint h)
 {
 	uint s = (h & 0x8000u) << 16, e = h >> 10 & 31u, m = h & 0x3ffu;
 	float small = float(m) * (1.0 / 16777216.0);
-	uint big = e == 31u ? 0x7f800000u | m << 13 | (m != 0u ? 0x400000u : 0u) : (e + 112u) << 23 | m << 13;
+	uint big =
+		e == 31u ? 0x7f800000u | m << 13 | (m != 0u ? 0x400000u : 0u) : (e + 112u) << 23 | m << 13;
 	return uintBitsToFloat(s | (e == 0u ? floatBitsToUint(small) : big));
 }
 
@@ -83,7 +110,10 @@ uint cx_f32_to_bf16(float f)
 	return (u & 0x7fffffffu) > 0x7f800000u ? u >> 16 | 0x40u : (u + 0x7fffu + (u >> 16 & 1u)) >> 16;
 }
 
-float cx_bf16_to_f32(uint h) { return uintBitsToFloat(h << 16); }
+float cx_bf16_to_f32(uint h)
+{
+	return uintBitsToFloat(h << 16);
+}
 
 /* v as it reads back from a store of this dtype. */
 float cx_round_to(const uint dt, float v)
@@ -96,13 +126,25 @@ float cx_round_to(const uint dt, float v)
 /* ---- tensors ---- */
 
 #define CX_VIEWS(i, q)                                                                             \
-	layout(set = 0, binding = 1 + i, std430) q buffer CxB8_##i { uint8_t v[]; } cx_b8_##i;         \
-	layout(set = 0, binding = 1 + i, std430) q buffer CxB16_##i { uint16_t v[]; } cx_b16_##i;      \
-	layout(set = 0, binding = 1 + i, std430) q buffer CxB32_##i { uint v[]; } cx_b32_##i;
+	layout(set = 0, binding = 1 + i, std430) q buffer CxB8_##i                                     \
+	{                                                                                              \
+		uint8_t v[];                                                                               \
+	}                                                                                              \
+	cx_b8_##i;                                                                                     \
+	layout(set = 0, binding = 1 + i, std430) q buffer CxB16_##i                                    \
+	{                                                                                              \
+		uint16_t v[];                                                                              \
+	}                                                                                              \
+	cx_b16_##i;                                                                                    \
+	layout(set = 0, binding = 1 + i, std430) q buffer CxB32_##i                                    \
+	{                                                                                              \
+		uint v[];                                                                                  \
+	}                                                                                              \
+	cx_b32_##i;
 
 /* A float (or bool) element as float. */
 #define CX_LOAD_F(i)                                                                               \
-	float cx_ld##i(const uint dt, uint o)                                                                \
+	float cx_ld##i(const uint dt, uint o)                                                          \
 	{                                                                                              \
 		float r;                                                                                   \
 		if (dt == CX_F32) r = uintBitsToFloat(cx_b32_##i.v[o]);                                    \
@@ -112,10 +154,14 @@ float cx_round_to(const uint dt, float v)
 		return r;                                                                                  \
 	}
 /* A 32-bit integer element. */
-#define CX_LOAD_I32(i) int cx_li##i(uint o) { return int(cx_b32_##i.v[o]); }
+#define CX_LOAD_I32(i)                                                                             \
+	int cx_li##i(uint o)                                                                           \
+	{                                                                                              \
+		return int(cx_b32_##i.v[o]);                                                               \
+	}
 /* The bits of an element of 1, 2, 4 or 8 bytes. */
 #define CX_LOAD_RAW(i)                                                                             \
-	uvec2 cx_lr##i(const uint size, uint o)                                                              \
+	uvec2 cx_lr##i(const uint size, uint o)                                                        \
 	{                                                                                              \
 		uvec2 r = uvec2(0u);                                                                       \
 		if (size == 1u) r.x = uint(cx_b8_##i.v[o]);                                                \
@@ -125,7 +171,7 @@ float cx_round_to(const uint dt, float v)
 		return r;                                                                                  \
 	}
 #define CX_STORE_RAW(i)                                                                            \
-	void cx_sr##i(const uint size, uint o, uvec2 r)                                                      \
+	void cx_sr##i(const uint size, uint o, uvec2 r)                                                \
 	{                                                                                              \
 		if (size == 1u) cx_b8_##i.v[o] = uint8_t(r.x);                                             \
 		else if (size == 2u) cx_b16_##i.v[o] = uint16_t(r.x);                                      \
@@ -133,7 +179,7 @@ float cx_round_to(const uint dt, float v)
 		if (size == 8u) cx_b32_##i.v[2u * o + 1u] = r.y;                                           \
 	}
 #define CX_STORE_F(i)                                                                              \
-	void cx_st##i(const uint dt, uint o, float v)                                                        \
+	void cx_st##i(const uint dt, uint o, float v)                                                  \
 	{                                                                                              \
 		if (dt == CX_F32) cx_b32_##i.v[o] = floatBitsToUint(v);                                    \
 		else if (dt == CX_F16) cx_b16_##i.v[o] = uint16_t(cx_f32_to_f16(v));                       \

@@ -1,4 +1,5 @@
-/* cumsum.comp - running sums along the last axis as described: an invocation per row. Tensors: y, x. P_U: 0 exclusive,
+/* cumsum.comp - running sums along the last axis as described: an invocation per row. Tensors:
+ * y, x. P_U: 0 exclusive,
  * 1 reverse. Integers are added in two words and wrap. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
@@ -9,10 +10,10 @@ layout(constant_id = 1) const uint DT = 0;
 layout(constant_id = 2) const uint SIZE = 4;
 layout(constant_id = 3) const uint RANK = 6;
 
-CX_OUT(0) CX_STORE_RAW(0)
-CX_IN(1) CX_LOAD_RAW(1)
+CX_OUT(0)
+CX_STORE_RAW(0) CX_IN(1) CX_LOAD_RAW(1)
 
-void main()
+	void main()
 {
 	uint row = cx_item(), n = T_DIM(1, 5), x = T_OFF(1), y = T_OFF(0), rest = row, carry;
 	float s = 0.0, c = 0.0;
@@ -25,7 +26,8 @@ void main()
 		rest = q;
 	}
 	for (uint t = 0; t < n; t++) {
-		uint i = P_U(1) != 0u ? n - 1u - t : t, to = y + i * T_STRIDE(0, 5), from = x + i * T_STRIDE(1, 5);
+		uint i = P_U(1) != 0u ? n - 1u - t : t, to = y + i * T_STRIDE(0, 5),
+			 from = x + i * T_STRIDE(1, 5);
 		if (DT <= CX_BF16) {
 			float v = cx_ld1(DT, from);
 			if (P_U(0) == 0u) cx_sum_add(s, c, v);

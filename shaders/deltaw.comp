@@ -1,6 +1,9 @@
-/* deltaw.comp - what the chunked delta rule (spec/llm.md 2.5) needs of pairs of tokens, once for all columns of the state:
- * W[t,h,0,c] = e^(G_t - G_p) k_t.k_p and W[t,h,1,c] = e^(G_t - G_p) scale q_t.k_p for the token p = c of t's chunk, p <= t, and
- * G[t,h], the sum of g from the chunk's start. Tensors: W, G, q, k, g, off. P_U: 0 dk, 1 chunk, 2 nk, 3 nv, 4 rows, 6 tiled,
+/* deltaw.comp - what the chunked delta rule (spec/llm.md 2.5) needs of pairs of tokens, once
+ * for all columns of the state:
+ * W[t,h,0,c] = e^(G_t - G_p) k_t.k_p and W[t,h,1,c] = e^(G_t - G_p) scale q_t.k_p for the
+ * token p = c of t's chunk, p <= t, and
+ * G[t,h], the sum of g from the chunk's start. Tensors: W, G, q, k, g, off. P_U: 0 dk, 1
+ * chunk, 2 nk, 3 nv, 4 rows, 6 tiled,
  * 7 sequences. P_F(0): scale. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
@@ -11,11 +14,10 @@ layout(constant_id = 1) const uint DT = 0;
 layout(constant_id = 2) const uint G = 0;
 layout(constant_id = 3) const bool HAS_OFF = false;
 
-CX_OUT(0) CX_OUT(1)
-CX_IN(2) CX_IN(3) CX_IN(4)
-CX_VIEWS(5, readonly) CX_LOAD_I32(5)
+CX_OUT(0)
+CX_OUT(1) CX_IN(2) CX_IN(3) CX_IN(4) CX_VIEWS(5, readonly) CX_LOAD_I32(5)
 
-void main()
+	void main()
 {
 	uint i = cx_item();
 	if (i >= P_N) return;
@@ -24,7 +26,8 @@ void main()
 	int first = HAS_OFF ? -1 : 0;
 	if (HAS_OFF)
 		for (uint b = 0; b < P_U(7); b++) {
-			int lo = max(cx_li5(T_OFF(5) + b * T_STRIDE(5, 5)), 0), hi = cx_li5(T_OFF(5) + (b + 1u) * T_STRIDE(5, 5));
+			int lo = max(cx_li5(T_OFF(5) + b * T_STRIDE(5, 5)), 0),
+				hi = cx_li5(T_OFF(5) + (b + 1u) * T_STRIDE(5, 5));
 			if (int(t) >= lo && int(t) < hi) first = lo;
 		}
 	if (first < 0) return;
@@ -35,7 +38,8 @@ void main()
 		gt += cx_ld4(G, T_OFF(4) + u * T_STRIDE(4, 4) + h * T_STRIDE(4, 5));
 		if (u == p) gp = gt;
 	}
-	uint kt = T_OFF(3) + t * T_STRIDE(3, 3) + hk * T_STRIDE(3, 4), kp = T_OFF(3) + p * T_STRIDE(3, 3) + hk * T_STRIDE(3, 4);
+	uint kt = T_OFF(3) + t * T_STRIDE(3, 3) + hk * T_STRIDE(3, 4),
+		 kp = T_OFF(3) + p * T_STRIDE(3, 3) + hk * T_STRIDE(3, 4);
 	uint qt = T_OFF(2) + t * T_STRIDE(2, 3) + hk * T_STRIDE(2, 4);
 	for (uint r = 0; r < P_U(0); r++) {
 		float x = cx_ld3(DT, kp + r * T_STRIDE(3, 5));

@@ -1,6 +1,9 @@
-/* gather.comp - slices of x at indices along an axis, elements unchanged. Tensors: y, x, idx. y is dense. P_U: 0 elements
- * after the axis, 1 number of indices, 2,3 first and end row that x is bound for, 4 rows in all. A row outside 0..rows-1
- * gives zeros, written by the piece that starts at 0; other rows outside the piece are another dispatch's. */
+/* gather.comp - slices of x at indices along an axis, elements unchanged. Tensors: y, x, idx. y
+ * is dense. P_U: 0 elements
+ * after the axis, 1 number of indices, 2,3 first and end row that x is bound for, 4 rows in
+ * all. A row outside 0..rows-1
+ * gives zeros, written by the piece that starts at 0; other rows outside the piece are another
+ * dispatch's. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "shaders/common.glsl"
@@ -9,11 +12,10 @@ layout(constant_id = 1) const uint SIZE = 4;
 layout(constant_id = 2) const uint AXIS = 0; /* of six */
 layout(constant_id = 3) const uint RANK = 6;
 
-CX_VIEWS(0, writeonly) CX_STORE_RAW(0)
-CX_VIEWS(1, readonly) CX_LOAD_RAW(1)
-CX_VIEWS(2, readonly) CX_LOAD_I32(2)
+CX_VIEWS(0, writeonly)
+CX_STORE_RAW(0) CX_VIEWS(1, readonly) CX_LOAD_RAW(1) CX_VIEWS(2, readonly) CX_LOAD_I32(2)
 
-void main()
+	void main()
 {
 	uint i = cx_item();
 	if (i >= P_N) return;

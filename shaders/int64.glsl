@@ -2,7 +2,7 @@
 #extension GL_EXT_shader_explicit_arithmetic_types_int64 : require
 
 #define CX_LOAD_L(i)                                                                               \
-	int64_t cx_ll##i(const uint dt, uint o)                                                              \
+	int64_t cx_ll##i(const uint dt, uint o)                                                        \
 	{                                                                                              \
 		int64_t r;                                                                                 \
 		if (dt == CX_I64) r = packInt2x32(ivec2(cx_b32_##i.v[2u * o], cx_b32_##i.v[2u * o + 1u])); \
@@ -13,7 +13,7 @@
 		return r;                                                                                  \
 	}
 #define CX_STORE_L(i)                                                                              \
-	void cx_sl##i(const uint dt, uint o, int64_t v)                                                      \
+	void cx_sl##i(const uint dt, uint o, int64_t v)                                                \
 	{                                                                                              \
 		ivec2 w = unpackInt2x32(v);                                                                \
 		if (dt == CX_I64) {                                                                        \

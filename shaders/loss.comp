@@ -1,5 +1,7 @@
-/* loss.comp - mse and poisson_nll, and the sum at the end of every loss. Tensors: y, x, t. KIND: 0 (x-t)^2, 1 e^x - t x, 2 x - t ln(x + eps),
- * 3 x as it is, t counts what is kept. REDUCE: 0 an invocation per element, 1 mean, 2 sum by one work group. n elements; P_F(0): eps. */
+/* loss.comp - mse and poisson_nll, and the sum at the end of every loss. Tensors: y, x, t.
+ * KIND: 0 (x-t)^2, 1 e^x - t x, 2 x - t ln(x + eps),
+ * 3 x as it is, t counts what is kept. REDUCE: 0 an invocation per element, 1 mean, 2 sum by
+ * one work group. n elements; P_F(0): eps. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "shaders/common.glsl"
@@ -13,10 +15,11 @@ layout(constant_id = 4) const uint REDUCE = 0;
 layout(constant_id = 5) const uint RANK = 0; /* 0: dense */
 
 CX_OUT(0)
-CX_IN(1) CX_IN(2)
+CX_IN(1)
+CX_IN(2)
 
-/* Two numbers whose difference is the term, and what rounding took: terms cancel each other. */
-vec3 cx_term(uint i)
+	/* Two numbers whose difference is the term, and what rounding took: terms cancel each other. */
+	vec3 cx_term(uint i)
 {
 	float x = cx_ld1(X, RANK == 0 ? T_OFF(1) + i : cx_at(1, i, RANK)), lo = 0.0, e = 0.0;
 	vec3 r = vec3(x, 0.0, 0.0);
@@ -32,7 +35,8 @@ vec3 cx_term(uint i)
 		cx_two_product(t, cx_log(x + P_F(0)), r.y, lo);
 		r.z = -lo;
 	}
-	if (cx_isnan(r.z) || cx_isinf(r.z)) r.z = 0.0; /* near the ends of the range the parts overflow */
+	if (cx_isnan(r.z) || cx_isinf(r.z))
+		r.z = 0.0; /* near the ends of the range the parts overflow */
 	return r;
 }
 

@@ -179,15 +179,18 @@ float cx_erfc(float x)
 /* ---- sine and cosine ---- */
 
 /* 2/pi in bits, behind the binary point. */
-const uint cx_two_over_pi[7] = uint[7](0x28be60dbu, 0x9391054au, 0x7f09d5f4u, 0x7d4d3770u, 0x36d8a566u, 0x4f10e410u, 0x7f9458eau);
+const uint cx_two_over_pi[7] = uint[7](
+	0x28be60dbu, 0x9391054au, 0x7f09d5f4u, 0x7d4d3770u, 0x36d8a566u, 0x4f10e410u, 0x7f9458eau);
 
 /* Remainder of |x| by pi/2 in [-pi/4, pi/4] and the quadrant, for any finite x: Payne and Hanek, the mantissa times
  * those 96 bits of 2/pi that matter, as a fixed-point number of two words (2 bits before the point). */
 float cx_reduce_big(float x, out int q)
 {
-	uint u = floatBitsToUint(x), ia = (u << 8) | 0x80000000u, e = (u >> 23 & 255u) - 126u, i = e >> 5;
+	uint u = floatBitsToUint(x), ia = (u << 8) | 0x80000000u, e = (u >> 23 & 255u) - 126u,
+		 i = e >> 5;
 	e &= 31u;
-	uint hi = i > 0u ? cx_two_over_pi[i - 1u] : 0u, mid = cx_two_over_pi[i], lo = cx_two_over_pi[i + 1u];
+	uint hi = i > 0u ? cx_two_over_pi[i - 1u] : 0u, mid = cx_two_over_pi[i],
+		 lo = cx_two_over_pi[i + 1u];
 	uint tmp = cx_two_over_pi[i + 2u];
 	if (e != 0u) {
 		hi = hi << e | mid >> (32u - e);
@@ -209,7 +212,8 @@ float cx_reduce_big(float x, out int q)
 	}
 	int s = h2 != 0u ? 31 - findMSB(h2) : 32;
 	uint top = s == 0 ? h2 : s < 32 ? h2 << uint(s) | l2 >> uint(32 - s) : l2;
-	float r = float(top >> 8) * uintBitsToFloat(uint(127 - 22 - s) << 23); /* units of 1/2^62 of pi/2 per bit */
+	float r = float(top >> 8) *
+			  uintBitsToFloat(uint(127 - 22 - s) << 23); /* units of 1/2^62 of pi/2 per bit */
 	r = r * 1.57079632679489662;
 	return negative ? -r : r;
 }
@@ -244,7 +248,8 @@ float cx_sin_poly(float r)
 float cx_cos_poly(float r)
 {
 	float z = r * r;
-	return ((2.443315711809948e-5 * z - 1.388731625493765e-3) * z + 4.166664568298827e-2) * z * z - 0.5 * z + 1.0;
+	return ((2.443315711809948e-5 * z - 1.388731625493765e-3) * z + 4.166664568298827e-2) * z * z -
+		   0.5 * z + 1.0;
 }
 
 /* Quadrant of sine: q; of cosine: q + 1. */
@@ -258,8 +263,14 @@ float cx_trig(float x, const int shift)
 	y = (q & 2) != 0 ? -y : y;
 	return odd ? cx_nan() : y;
 }
-float cx_sin(float x) { return (floatBitsToUint(x) & 0x7fffffffu) == 0u ? x : cx_trig(x, 0); }
-float cx_cos(float x) { return cx_trig(x, 1); }
+float cx_sin(float x)
+{
+	return (floatBitsToUint(x) & 0x7fffffffu) == 0u ? x : cx_trig(x, 0);
+}
+float cx_cos(float x)
+{
+	return cx_trig(x, 1);
+}
 
 /* ---- powers ---- */
 
@@ -281,7 +292,8 @@ float cx_pow_positive(float a, float b)
 	precise float lo = (hi - (sum - back)) + (x - back) + (e * -2.12194440e-4 + 2.0 * s_lo + p);
 	precise float h2 = sum + lo, l2 = lo - (h2 - sum);
 	float bc = clamp(b, -3.0e38, 3.0e38);
-	if (abs(bc) > 1.0e10) return cx_exp(bc * h2); /* infinite or 0 or exactly 1, whatever the rest says */
+	if (abs(bc) > 1.0e10)
+		return cx_exp(bc * h2); /* infinite or 0 or exactly 1, whatever the rest says */
 	cx_two_product(bc, h2, ph, pl);
 	precise float rest = pl + bc * l2;
 	precise float y = cx_exp(ph);

@@ -1,6 +1,9 @@
-/* norm.comp - layernorm, rmsnorm, l2norm, groupnorm, and add_norm: the sum of two tensors and its norm. A work group per
- * row, two passes for the variance. Tensors: y, sum (add_norm), x, x2 (add_norm), w, b. n rows of P_U(0) columns along
- * axis 5 of x; y is dense. Group norm: P_U: 1 elements behind a channel, 2 channels; a row is a group. P_F(0): eps. */
+/* norm.comp - layernorm, rmsnorm, l2norm, groupnorm, and add_norm: the sum of two tensors and
+ * its norm. A work group per
+ * row, two passes for the variance. Tensors: y, sum (add_norm), x, x2 (add_norm), w, b. n rows
+ * of P_U(0) columns along
+ * axis 5 of x; y is dense. Group norm: P_U: 1 elements behind a channel, 2 channels; a row is
+ * a group. P_F(0): eps. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "shaders/common.glsl"
@@ -17,9 +20,11 @@ layout(constant_id = 8) const bool STORE_SUM = false;
 
 CX_OUT(0)
 CX_OUT(1)
-CX_IN(2) CX_IN(3) CX_IN(4) CX_IN(5)
+CX_IN(2)
+CX_IN(3) CX_IN(4) CX_IN(5)
 
-uint cx_x, cx_x2, cx_first;
+	uint cx_x,
+	cx_x2, cx_first;
 
 float cx_value(uint i)
 {
@@ -35,7 +40,8 @@ float cx_value(uint i)
 
 void main()
 {
-	uint row = cx_group(), cols = P_U(0), n = row < P_N ? cols : 0u, me = gl_LocalInvocationIndex, rest = row;
+	uint row = cx_group(), cols = P_U(0), n = row < P_N ? cols : 0u, me = gl_LocalInvocationIndex,
+		 rest = row;
 	float s = 0.0, c = 0.0, mean = 0.0;
 	cx_x = T_OFF(2);
 	cx_x2 = T_OFF(3);

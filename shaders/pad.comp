@@ -1,4 +1,5 @@
-/* pad.comp - x with a value around it. Tensors: y, x, both over all six axes. P_U: 0..5 elements before, per axis;
+/* pad.comp - x with a value around it. Tensors: y, x, both over all six axes. P_U: 0..5
+ * elements before, per axis;
  * 6,7 the words of the value. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
@@ -6,10 +7,10 @@
 
 layout(constant_id = 1) const uint SIZE = 4;
 
-CX_VIEWS(0, writeonly) CX_STORE_RAW(0)
-CX_VIEWS(1, readonly) CX_LOAD_RAW(1)
+CX_VIEWS(0, writeonly)
+CX_STORE_RAW(0) CX_VIEWS(1, readonly) CX_LOAD_RAW(1)
 
-void main()
+	void main()
 {
 	uint i = cx_item(), rest = i, from = T_OFF(1);
 	bool inside = true;

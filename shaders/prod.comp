@@ -1,4 +1,5 @@
-/* prod.comp - products of every kind: x and w are floats of any strides, or w is a block format read as it is. prod.glsl has
+/* prod.comp - products of every kind: x and w are floats of any strides, or w is a block format
+ * read as it is. prod.glsl has
  * the order of sums and what follows the product. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
@@ -6,16 +7,21 @@
 #include "shaders/quant.glsl"
 
 CX_IN(1)
-CX_IN(2) CX_BLOCKS(2)
+CX_IN(2)
+CX_BLOCKS(2)
 
-float cx_x(uint m, uint k) { return cx_ld1(X, cx_base[1] + m * T_STRIDE(1, 4) + k * T_STRIDE(1, 5)); }
+	float cx_x(uint m, uint k)
+{
+	return cx_ld1(X, cx_base[1] + m * T_STRIDE(1, 4) + k * T_STRIDE(1, 5));
+}
 
 /* Eight elements of column n of w; past the end zeros. */
 void cx_w8(uint n, uint k, out float w[8])
 {
 	if (W == CX_I8C) {
 		uint at = T_OFF(2) + n * T_STRIDE(2, 4) + k;
-		[[unroll]] for (uint j = 0; j < 8; j++) {
+		[[unroll]] for (uint j = 0; j < 8; j++)
+		{
 			w[j] = 0.0;
 			if (!TAIL || k + j < P_U(2)) w[j] = cx_i82(at + j);
 		}
@@ -23,26 +29,31 @@ void cx_w8(uint n, uint k, out float w[8])
 		cx_deq2(W, T_OFF(2) + (cx_base[2] + n * T_STRIDE(2, 4)) * cx_block_bytes(W), k, w);
 	} else {
 		uint at = T_OFF(2) + cx_base[2] + n * T_STRIDE(2, 4) + k * T_STRIDE(2, 5);
-		[[unroll]] for (uint j = 0; j < 8; j++) {
+		[[unroll]] for (uint j = 0; j < 8; j++)
+		{
 			w[j] = 0.0;
 			if (!TAIL || k + j < P_U(2)) w[j] = cx_ld2(W, at + j * T_STRIDE(2, 5));
 		}
 	}
 }
 
-/* acc += the products of lane l for the tile at (m0, n0). Rows and columns past the end read the last one. */
+/* acc += the products of lane l for the tile at (m0, n0). Rows and columns past the end read
+ * the last one. */
 void cx_lane(uint l, uint m0, uint n0, inout float acc[ROWS][COLS])
 {
 	for (uint s = l * 32u; s < P_U(2); s += 256u)
 		for (uint k = s; k < min(s + 32u, P_U(2)); k += 8u) {
 			float w[COLS][8];
 			[[unroll]] for (uint c = 0; c < COLS; c++) cx_w8(min(n0 + c, P_U(1) - 1u), k, w[c]);
-			[[unroll]] for (uint r = 0; r < ROWS; r++) {
+			[[unroll]] for (uint r = 0; r < ROWS; r++)
+			{
 				uint m = min(m0 + r, P_U(0) - 1u);
-				[[unroll]] for (uint j = 0; j < 8; j++) {
+				[[unroll]] for (uint j = 0; j < 8; j++)
+				{
 					float x = 0.0;
 					if (!TAIL || k + j < P_U(2)) x = cx_x(m, k + j);
-					[[unroll]] for (uint c = 0; c < COLS; c++) {
+					[[unroll]] for (uint c = 0; c < COLS; c++)
+					{
 						precise float a = fma(x, w[c][j], acc[r][c]);
 						acc[r][c] = a;
 					}

@@ -28,7 +28,8 @@ layout(constant_id = 11) const bool BATCH = false;
 layout(constant_id = 12) const bool TAIL = false; /* K is no multiple of 8 */
 
 CX_OUT(0)
-CX_IN(3) CX_IN(4) CX_IN(5) CX_IN(6)
+CX_IN(3)
+CX_IN(4) CX_IN(5) CX_IN(6)
 
 #define CX_K(v) float(v)
 #define CX_EXP cx_exp
@@ -46,11 +47,14 @@ CX_IN(3) CX_IN(4) CX_IN(5) CX_IN(6)
 #define CX_FABS abs
 #define CX_NOINT 0
 
-float cx_act(float x)
+	float cx_act(float x)
 {
 	precise float r = x;
 	switch (ACT) {
-#define CX_MAP1(name, fexpr, iexpr) case CX_OP_##name: r = fexpr; break;
+#define CX_MAP1(name, fexpr, iexpr)                                                                \
+	case CX_OP_##name:                                                                             \
+		r = fexpr;                                                                                 \
+		break;
 #define CX_MAP1P(name, fexpr, iexpr)
 #define CX_MAP2(name, fexpr, iexpr)
 #include "graph/scalar.def"

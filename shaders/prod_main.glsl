@@ -4,10 +4,13 @@ void cx_finish(uint m, uint n, float v)
 	precise float z = v;
 	if (m >= P_U(0) || n >= P_U(1)) return;
 	if (W == CX_I8C) z = z * cx_ld3(CX_F32, T_OFF(3) + n);
-	z = cx_round_to(Y, z); /* 16-bit results: where the op that this one took in would have stored it */
+	z = cx_round_to(
+		Y, z); /* 16-bit results: where the op that this one took in would have stored it */
 	if (BIAS != 99) z = cx_round_to(Y, z + cx_ld4(BIAS, T_OFF(4) + n * T_STRIDE(4, 5)));
 	if (ACT != 0) z = cx_round_to(Y, cx_act(z));
-	if (FACTOR != 99) z = cx_round_to(Y, z * cx_ld6(FACTOR, cx_base[6] + m * T_STRIDE(6, 4) + n * T_STRIDE(6, 5)));
+	if (FACTOR != 99)
+		z = cx_round_to(
+			Y, z * cx_ld6(FACTOR, cx_base[6] + m * T_STRIDE(6, 4) + n * T_STRIDE(6, 5)));
 	if (RESID != 99) z = z + cx_ld5(RESID, cx_base[5] + m * T_STRIDE(5, 4) + n * T_STRIDE(5, 5));
 	cx_st0(Y, cx_base[0] + m * T_STRIDE(0, 4) + n * T_STRIDE(0, 5), z);
 }
@@ -16,9 +19,11 @@ shared float cx_part[LANES == 8 ? ROWS : 1][64];
 
 void main()
 {
-	uint g = cx_group(), me = gl_LocalInvocationIndex, per_n = LANES == 8 ? 8u : 8u * COLS, per_m = LANES == 8 ? ROWS : 8u * ROWS;
+	uint g = cx_group(), me = gl_LocalInvocationIndex, per_n = LANES == 8 ? 8u : 8u * COLS,
+		 per_m = LANES == 8 ? ROWS : 8u * ROWS;
 	uint tn = g % P_U(3), tm = g / P_U(3) % P_U(4), b = g / P_U(3) / P_U(4), rest = b;
-	uint n0 = tn * per_n + (LANES == 8 ? me / 8u : me % 8u * COLS), m0 = tm * per_m + (LANES == 8 ? 0u : me / 8u * ROWS);
+	uint n0 = tn * per_n + (LANES == 8 ? me / 8u : me % 8u * COLS),
+		 m0 = tm * per_m + (LANES == 8 ? 0u : me / 8u * ROWS);
 	float acc[ROWS][COLS], total[ROWS][COLS];
 	[[unroll]] for (uint t = 0; t < 7; t++) cx_base[t] = t == 2u ? 0u : T_OFF(t);
 	if (BATCH)
@@ -27,14 +32,15 @@ void main()
 			[[unroll]] for (uint t = 0; t < 7; t++) cx_base[t] += j * T_STRIDE(t, k - 1);
 			rest = q;
 		}
-	[[unroll]] for (uint r = 0; r < ROWS; r++)
-		[[unroll]] for (uint c = 0; c < COLS; c++) total[r][c] = acc[r][c] = 0.0;
+	[[unroll]] for (uint r = 0; r < ROWS; r++) [[unroll]] for (uint c = 0; c < COLS; c++)
+		total[r][c] = acc[r][c] = 0.0;
 	if (LANES == 8) {
 		if (g < P_N && n0 < P_U(1)) cx_lane(me % 8u, m0, n0, acc);
 		[[unroll]] for (uint r = 0; r < ROWS; r++) cx_part[r][me] = acc[r][0];
 		barrier();
 		if (me % 8u != 0u || g >= P_N) return;
-		[[unroll]] for (uint r = 0; r < ROWS; r++) {
+		[[unroll]] for (uint r = 0; r < ROWS; r++)
+		{
 			precise float s = cx_part[r][me];
 			[[unroll]] for (uint l = 1; l < 8; l++) s = s + cx_part[r][me + l];
 			cx_finish(m0 + r, n0, s);
@@ -43,15 +49,15 @@ void main()
 	}
 	if (g >= P_N || m0 >= P_U(0) || n0 >= P_U(1)) return;
 	for (uint l = 0; l < 8; l++) {
-		[[unroll]] for (uint r = 0; r < ROWS; r++)
-			[[unroll]] for (uint c = 0; c < COLS; c++) acc[r][c] = 0.0;
+		[[unroll]] for (uint r = 0; r < ROWS; r++) [[unroll]] for (uint c = 0; c < COLS; c++)
+			acc[r][c] = 0.0;
 		cx_lane(l, m0, n0, acc);
-		[[unroll]] for (uint r = 0; r < ROWS; r++)
-			[[unroll]] for (uint c = 0; c < COLS; c++) {
-				precise float t = l == 0u ? acc[r][c] : total[r][c] + acc[r][c];
-				total[r][c] = t;
-			}
+		[[unroll]] for (uint r = 0; r < ROWS; r++) [[unroll]] for (uint c = 0; c < COLS; c++)
+		{
+			precise float t = l == 0u ? acc[r][c] : total[r][c] + acc[r][c];
+			total[r][c] = t;
+		}
 	}
-	[[unroll]] for (uint r = 0; r < ROWS; r++)
-		[[unroll]] for (uint c = 0; c < COLS; c++) cx_finish(m0 + r, n0 + c, total[r][c]);
+	[[unroll]] for (uint r = 0; r < ROWS; r++) [[unroll]] for (uint c = 0; c < COLS; c++)
+		cx_finish(m0 + r, n0 + c, total[r][c]);
 }

@@ -1,7 +1,11 @@
-/* prodt.comp - products of f32 and f16 operands whose rows are contiguous, read four elements at a time as texels (uniform
- * texel buffers: vector loads without a loop over lanes on software devices, and the texture path on others). w is [n,k]
- * rows, or with NN [k,n]; then a tile has whole texels of columns. Same order of sums as prod.comp, so the same bits.
- * Strides, offsets and K are multiples of 4 (the host sees to it). Texels: x at binding 8, w at 9. */
+/* prodt.comp - products of f32 and f16 operands whose rows are contiguous, read four elements
+ * at a time as texels (uniform
+ * texel buffers: vector loads without a loop over lanes on software devices, and the texture
+ * path on others). w is [n,k]
+ * rows, or with NN [k,n]; then a tile has whole texels of columns. Same order of sums as
+ * prod.comp, so the same bits.
+ * Strides, offsets and K are multiples of 4 (the host sees to it). Texels: x at binding 8, w
+ * at 9. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "shaders/prod.glsl"
@@ -13,27 +17,31 @@ layout(set = 0, binding = 9) uniform samplerBuffer cx_tw;
 void cx_lane(uint l, uint m0, uint n0, inout float acc[ROWS][COLS])
 {
 	uint K = P_U(2), ws = (NN ? T_STRIDE(2, 5) : T_STRIDE(2, 4)) / 4u, xs = T_STRIDE(1, 4) / 4u;
-	uint m_end = P_U(0) - 1u, n_end = P_U(1) - 1u, w0 = (T_OFF(2) + cx_base[2]) / 4u, x0 = cx_base[1] / 4u;
+	uint m_end = P_U(0) - 1u, n_end = P_U(1) - 1u, w0 = (T_OFF(2) + cx_base[2]) / 4u,
+		 x0 = cx_base[1] / 4u;
 	uint at_x[ROWS], at_w[COLS];
 	[[unroll]] for (uint r = 0; r < ROWS; r++) at_x[r] = x0 + min(m0 + r, m_end) * xs;
-	[[unroll]] for (uint c = 0; c < COLS; c++)
-		at_w[c] = NN ? w0 + min(n0 / 4u + c, n_end / 4u) : w0 + min(n0 + c, n_end) * ws;
+	[[unroll]] for (uint c = 0; c < COLS; c++) at_w[c] =
+		NN ? w0 + min(n0 / 4u + c, n_end / 4u) : w0 + min(n0 + c, n_end) * ws;
 	for (uint s = l * 32u; s < K; s += 256u) {
 		uint end = min(s + 32u, K);
 		for (uint k = s; k < end; k += 4u) {
 			vec4 x[ROWS], w[NN ? (COLS + 3) / 4 : COLS];
-			[[unroll]] for (uint r = 0; r < ROWS; r++) x[r] = texelFetch(cx_tx, int(at_x[r] + k / 4u));
-			if (!NN)
-				[[unroll]] for (uint c = 0; c < COLS; c++) w[c] = texelFetch(cx_tw, int(at_w[c] + k / 4u));
-			[[unroll]] for (uint q = 0; q < 4; q++) {
-				if (NN)
-					[[unroll]] for (uint c = 0; c < (COLS + 3) / 4; c++)
+			[[unroll]] for (uint r = 0; r < ROWS; r++) x[r] =
+				texelFetch(cx_tx, int(at_x[r] + k / 4u));
+			if (!NN) [[unroll]]
+				for (uint c = 0; c < COLS; c++) w[c] = texelFetch(cx_tw, int(at_w[c] + k / 4u));
+			[[unroll]] for (uint q = 0; q < 4; q++)
+			{
+				if (NN) [[unroll]]
+					for (uint c = 0; c < (COLS + 3) / 4; c++)
 						w[c] = texelFetch(cx_tw, int(at_w[c] + (k + q) * ws));
 				[[unroll]] for (uint r = 0; r < ROWS; r++)
-					[[unroll]] for (uint c = 0; c < COLS; c++) {
-						precise float a = fma(x[r][q], NN ? w[c / 4][c % 4] : w[c][q], acc[r][c]);
-						acc[r][c] = a;
-					}
+					[[unroll]] for (uint c = 0; c < COLS; c++)
+				{
+					precise float a = fma(x[r][q], NN ? w[c / 4][c % 4] : w[c][q], acc[r][c]);
+					acc[r][c] = a;
+				}
 			}
 		}
 	}

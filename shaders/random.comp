@@ -1,4 +1,5 @@
-/* random.comp - Philox4x32-10: element i is word i % 4 of counter (i / 4, key[2], key[3]) under key (key[0], key[1]); an invocation
+/* random.comp - Philox4x32-10: element i is word i % 4 of counter (i / 4, key[2], key[3]) under
+ * key (key[0], key[1]); an invocation
  * makes the four of a counter. Tensors: y (dense), key. KIND: 0 uniform, 1 normal, 2 bits. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
@@ -8,9 +9,10 @@
 layout(constant_id = 1) const uint KIND = 0;
 
 CX_OUT(0)
-CX_VIEWS(1, readonly) CX_LOAD_I32(1)
+CX_VIEWS(1, readonly)
+CX_LOAD_I32(1)
 
-uvec4 cx_philox(uvec4 c, uvec2 k)
+	uvec4 cx_philox(uvec4 c, uvec2 k)
 {
 	for (uint r = 0; r < 10; r++) {
 		uint h0, l0, h1, l1;
@@ -30,7 +32,10 @@ vec2 cx_normal(uint a, uint b)
 	return vec2(r * cx_cos(t), r * cx_sin(t));
 }
 
-uint cx_key(uint j) { return uint(cx_li1(T_OFF(1) + j * T_STRIDE(1, 5))); }
+uint cx_key(uint j)
+{
+	return uint(cx_li1(T_OFF(1) + j * T_STRIDE(1, 5)));
+}
 
 void main()
 {
@@ -40,6 +45,6 @@ void main()
 	vec4 v = vec4(w >> 8) * (1.0 / 16777216.0);
 	if (KIND == 1) v = vec4(cx_normal(w.x, w.y), cx_normal(w.z, w.w));
 	if (KIND == 2) v = uintBitsToFloat(w);
-	[[unroll]] for (uint j = 0; j < 4; j++)
-		if (block * 4u + j < P_U(0)) cx_b32_0.v[T_OFF(0) + block * 4u + j] = KIND == 2 ? w[j] : floatBitsToUint(v[j]);
+	[[unroll]] for (uint j = 0; j < 4; j++) if (block * 4u + j < P_U(0))
+		cx_b32_0.v[T_OFF(0) + block * 4u + j] = KIND == 2 ? w[j] : floatBitsToUint(v[j]);
 }

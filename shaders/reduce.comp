@@ -1,5 +1,7 @@
-/* reduce.comp - sum, mean, amax, amin of floats. Tensors: y (dense), x with the axes that stay in front and the N_RED ones
- * that go last. n rows; P_U(0) elements each. A work group per row, or with SERIAL an invocation: by the row's length
+/* reduce.comp - sum, mean, amax, amin of floats. Tensors: y (dense), x with the axes that stay
+ * in front and the N_RED ones
+ * that go last. n rows; P_U(0) elements each. A work group per row, or with SERIAL an
+ * invocation: by the row's length
  * alone, so the bits of a row do not depend on how many there are. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
@@ -26,7 +28,8 @@ void main()
 		if (SERIAL) return;
 		n = 0u;
 	}
-	[[unroll]] for (uint k = 0; k < 6; k++) {
+	[[unroll]] for (uint k = 0; k < 6; k++)
+	{
 		if (k >= N_KEPT) break;
 		uint axis = 5u - N_RED - k, d = T_DIM(1, axis), q = rest / d;
 		from += (rest - q * d) * T_STRIDE(1, axis);
@@ -34,7 +37,8 @@ void main()
 	}
 	for (uint i = first; i < n; i += step_) {
 		uint at = from, j = i;
-		[[unroll]] for (uint k = 0; k < 6; k++) {
+		[[unroll]] for (uint k = 0; k < 6; k++)
+		{
 			if (k >= N_RED) break;
 			uint d = T_DIM(1, 5 - k), q = k + 1u == N_RED ? 0u : j / d;
 			at += (j - q * d) * T_STRIDE(1, 5 - k);

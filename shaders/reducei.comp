@@ -1,4 +1,5 @@
-/* reducei.comp - sum, amax, amin of integers, in int64: an invocation per row. Tensors as in reduce.comp. P_U: 0 elements,
+/* reducei.comp - sum, amax, amin of integers, in int64: an invocation per row. Tensors as in
+ * reduce.comp. P_U: 0 elements,
  * 2,3 the words of what an empty row gives. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
@@ -11,10 +12,10 @@ layout(constant_id = 3) const uint X = 0;
 layout(constant_id = 4) const uint N_RED = 1;
 layout(constant_id = 5) const uint N_KEPT = 5;
 
-CX_VIEWS(0, writeonly) CX_STORE_L(0)
-CX_VIEWS(1, readonly) CX_LOAD_L(1)
+CX_VIEWS(0, writeonly)
+CX_STORE_L(0) CX_VIEWS(1, readonly) CX_LOAD_L(1)
 
-void main()
+	void main()
 {
 	uint row = cx_item(), from = T_OFF(1), rest = row;
 	if (row >= P_N) return;

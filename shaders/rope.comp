@@ -1,9 +1,14 @@
-/* rope.comp - rotary embedding of one pair of elements per invocation, or a copy of what is not rotated. Tensors: 0 y,
- * 2 x, 3 pos, 4 freqs (f32 [r/2], from the caller or a table of the host), 5 and 6 cos, sin (f32 [n_pos, r/2]). Rows are
- * (token, head). P_U: 0 heads, 1 head width, 2 rotated width, 3 positions in the tables. P_F(0): amplitude.
+/* rope.comp - rotary embedding of one pair of elements per invocation, or a copy of what is not
+ * rotated. Tensors: 0 y,
+ * 2 x, 3 pos, 4 freqs (f32 [r/2], from the caller or a table of the host), 5 and 6 cos, sin
+ * (f32 [n_pos, r/2]). Rows are
+ * (token, head). P_U: 0 heads, 1 head width, 2 rotated width, 3 positions in the tables.
+ * P_F(0): amplitude.
  *
- * With KV the rotated k goes to row slot[token] of a cache, and v beside it: tensors 0 kcache, 1 vcache,
- * 2 k, 7 v, 8 slot; slots differ from each other. P_U(4): rows of the caches. The angle is the f32 product of position and frequency. */
+ * With KV the rotated k goes to row slot[token] of a cache, and v beside it: tensors 0 kcache,
+ * 1 vcache,
+ * 2 k, 7 v, 8 slot; slots differ from each other. P_U(4): rows of the caches. The angle is the
+ * f32 product of position and frequency. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "shaders/common.glsl"
@@ -16,15 +21,16 @@ layout(constant_id = 4) const bool PAIRS = false;
 layout(constant_id = 5) const bool KV = false;
 layout(constant_id = 6) const uint RANK = 3;
 
-CX_OUT(0) CX_OUT(1)
-CX_IN(2) CX_VIEWS(3, readonly) CX_LOAD_I32(3) CX_IN(4) CX_IN(5) CX_IN(6) CX_IN(7)
-CX_VIEWS(8, readonly) CX_LOAD_I32(8)
+CX_OUT(0)
+CX_OUT(1) CX_IN(2) CX_VIEWS(3, readonly) CX_LOAD_I32(3) CX_IN(4) CX_IN(5) CX_IN(6) CX_IN(7)
+	CX_VIEWS(8, readonly) CX_LOAD_I32(8)
 
-void main()
+		void main()
 {
 	uint i = cx_item(), half_ = P_U(2) / 2u, per_head = half_ + (P_U(1) - P_U(2));
 	if (i >= P_N) return;
-	uint j = i % per_head, row = i / per_head, head = row % P_U(0), token = row / P_U(0), rest = row;
+	uint j = i % per_head, row = i / per_head, head = row % P_U(0), token = row / P_U(0),
+		 rest = row;
 	uint x = T_OFF(2), y = T_OFF(0), v = T_OFF(7), yv = T_OFF(1), pos_at = token;
 	if (KV) {
 		int slot = cx_li8(T_OFF(8) + token * T_STRIDE(8, 5));
@@ -42,7 +48,8 @@ void main()
 	}
 	uint lo = j < half_ ? (PAIRS ? 2u * j : j) : P_U(2) + (j - half_);
 	uint hi = j < half_ ? (PAIRS ? 2u * j + 1u : j + half_) : lo;
-	float a = cx_ld2(X, x + lo * T_STRIDE(2, 5)), b = cx_ld2(X, x + hi * T_STRIDE(2, 5)), c = 1.0, s = 0.0;
+	float a = cx_ld2(X, x + lo * T_STRIDE(2, 5)), b = cx_ld2(X, x + hi * T_STRIDE(2, 5)), c = 1.0,
+		  s = 0.0;
 	if (j < half_) {
 		int pos = cx_li3(cx_at(3, pos_at, 6));
 		if (TABLES) {

@@ -22,8 +22,14 @@ float cx_sum_get(float s, float c)
 }
 
 /* NaN wins over everything. */
-float cx_max(float a, float b) { return a > b || cx_isnan(a) ? a : b; }
-float cx_min(float a, float b) { return a < b || cx_isnan(a) ? a : b; }
+float cx_max(float a, float b)
+{
+	return a > b || cx_isnan(a) ? a : b;
+}
+float cx_min(float a, float b)
+{
+	return a < b || cx_isnan(a) ? a : b;
+}
 
 #define CX_GROUP_FOLD(name, expr)                                                                  \
 	float name(float v)                                                                            \

@@ -1,9 +1,10 @@
 /* seq.glsl - the rows of a sequence of a ragged batch and its row of the state. off i32 [B+1] (absent: all rows are
  * sequence 0's), slot i32 [B] (absent: b; out of range: -1, start from zeros and keep nothing). */
 #define CX_SEQUENCES(off, slot)                                                                    \
-	CX_VIEWS(off, readonly) CX_LOAD_I32(off)                                                       \
-	CX_VIEWS(slot, readonly) CX_LOAD_I32(slot)                                                     \
-	void cx_sequence(uint b, const bool has_off, const bool has_slot, int n_rows, int n_slots, out int first, out int end, out int at) \
+	CX_VIEWS(off, readonly)                                                                        \
+	CX_LOAD_I32(off) CX_VIEWS(slot, readonly) CX_LOAD_I32(slot) void cx_sequence(uint b,           \
+		const bool has_off, const bool has_slot, int n_rows, int n_slots, out int first,           \
+		out int end, out int at)                                                                   \
 	{                                                                                              \
 		first = 0;                                                                                 \
 		end = b == 0u ? n_rows : 0;                                                                \

@@ -1,5 +1,7 @@
-/* softmax.comp - softmax and log_softmax along the last axis of y and x as they are described here (the host puts the
- * chosen axis there). A work group per row; n rows of T_DIM(1,5) columns. P_F(0): the scale. The product with it is
+/* softmax.comp - softmax and log_softmax along the last axis of y and x as they are described
+ * here (the host puts the
+ * chosen axis there). A work group per row; n rows of T_DIM(1,5) columns. P_F(0): the scale.
+ * The product with it is
  * rounded to f32 before the maximum, as the reference does. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
@@ -16,7 +18,8 @@ CX_IN(1)
 
 void main()
 {
-	uint row = cx_group(), n = T_DIM(1, 5), xs = T_STRIDE(1, 5), ys = T_STRIDE(0, 5), me = gl_LocalInvocationIndex;
+	uint row = cx_group(), n = T_DIM(1, 5), xs = T_STRIDE(1, 5), ys = T_STRIDE(0, 5),
+		 me = gl_LocalInvocationIndex;
 	uint x = T_OFF(1), y = T_OFF(0), rest = row;
 	float m = -cx_inf(), s = 0.0, c = 0.0, scale = P_F(0);
 	if (row >= P_N) n = 0u;

@@ -1,6 +1,9 @@
-/* topk.comp - the k first elements of a row in descending (or ascending) order, ties to the lowest index, NaN as the
- * largest; argmax is the first index alone. Every element becomes a pair of words whose order is that of the op. A work
- * group per row picks k times the first of those after the last one. Tensors: idx, y, x, each with the axis last. P_U: 0 k. */
+/* topk.comp - the k first elements of a row in descending (or ascending) order, ties to the
+ * lowest index, NaN as the
+ * largest; argmax is the first index alone. Every element becomes a pair of words whose order
+ * is that of the op. A work
+ * group per row picks k times the first of those after the last one. Tensors: idx, y, x, each
+ * with the axis last. P_U: 0 k. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "shaders/common.glsl"
@@ -12,10 +15,10 @@ layout(constant_id = 4) const bool SMALLEST = false;
 layout(constant_id = 5) const uint RANK = 6;
 
 CX_VIEWS(0, writeonly)
-CX_VIEWS(1, writeonly) CX_STORE_RAW(1)
-CX_IN(2) CX_LOAD_RAW(2)
+CX_VIEWS(1, writeonly)
+CX_STORE_RAW(1) CX_IN(2) CX_LOAD_RAW(2)
 
-shared uvec2 cx_keys[64];
+	shared uvec2 cx_keys[64];
 shared uint cx_at_[64];
 
 /* Larger comes first. x is the more significant word. */
@@ -25,7 +28,9 @@ uvec2 cx_key(uint o)
 	if (DT <= CX_BF16) {
 		uint u = floatBitsToUint(cx_ld2(DT, o));
 		if (u == 0x80000000u) u = 0u;
-		k.x = (u & 0x7fffffffu) > CX_INF_BITS ? 0xffffffffu : (u >> 31) != 0u ? ~u : u | 0x80000000u;
+		k.x = (u & 0x7fffffffu) > CX_INF_BITS ? 0xffffffffu
+			  : (u >> 31) != 0u               ? ~u
+											  : u | 0x80000000u;
 	} else {
 		uvec2 w = cx_lr2(SIZE, o);
 		k.x = w.x;
@@ -76,14 +81,16 @@ void main()
 		last_at = 0xffffffffu;
 		for (uint t = 0; t < 64; t++) {
 			bool some = cx_at_[t] != 0xffffffffu;
-			if (some && (last_at == 0xffffffffu || cx_before(cx_keys[t], cx_at_[t], last, last_at))) {
+			if (some &&
+				(last_at == 0xffffffffu || cx_before(cx_keys[t], cx_at_[t], last, last_at))) {
 				last = cx_keys[t];
 				last_at = cx_at_[t];
 			}
 		}
 		if (me == 0u && n > 0u) {
 			cx_b32_0.v[to + k * T_STRIDE(0, 5)] = last_at;
-			if (VALUES) cx_sr1(SIZE, y + k * T_STRIDE(1, 5), cx_lr2(SIZE, x + last_at * T_STRIDE(2, 5)));
+			if (VALUES)
+				cx_sr1(SIZE, y + k * T_STRIDE(1, 5), cx_lr2(SIZE, x + last_at * T_STRIDE(2, 5)));
 		}
 	}
 }

@@ -1,5 +1,7 @@
-/* xent.comp - cross entropy of a row per work group: -log_softmax(x)[target]. Tensors: y, kept, x, target. With SUM y is f32 scratch,
- * and kept (f32) says whether the row counts. n rows, P_U(0) columns, P_I(1) the target that is left out. A target that is no
+/* xent.comp - cross entropy of a row per work group: -log_softmax(x)[target]. Tensors: y, kept,
+ * x, target. With SUM y is f32 scratch,
+ * and kept (f32) says whether the row counts. n rows, P_U(0) columns, P_I(1) the target that
+ * is left out. A target that is no
  * class gives NaN. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
@@ -11,13 +13,13 @@ layout(constant_id = 1) const uint Y = 0;
 layout(constant_id = 2) const uint X = 0;
 layout(constant_id = 3) const bool SUM = false;
 
-CX_OUT(0) CX_OUT(1)
-CX_IN(2)
-CX_VIEWS(3, readonly) CX_LOAD_I32(3)
+CX_OUT(0)
+CX_OUT(1) CX_IN(2) CX_VIEWS(3, readonly) CX_LOAD_I32(3)
 
-void main()
+	void main()
 {
-	uint row = cx_group(), me = gl_LocalInvocationIndex, n = row < P_N ? P_U(0) : 0u, xs = T_STRIDE(2, 5);
+	uint row = cx_group(), me = gl_LocalInvocationIndex, n = row < P_N ? P_U(0) : 0u,
+		 xs = T_STRIDE(2, 5);
 	uint x = T_OFF(2) + row * T_STRIDE(2, 4);
 	float m = -cx_inf(), s = 0.0, c = 0.0, loss = 0.0;
 	for (uint i = me; i < n; i += 64u) m = cx_max(m, cx_ld2(X, x + i * xs));

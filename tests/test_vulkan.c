@@ -1,9 +1,14 @@
-/* test_vulkan.c - every kernel of the vulkan backend against the reference: op x dtype x layout, with the Khronos
- * validation layer and its synchronization checks on; every message is an error. Prints a table of pass, none, FAIL.
+/* test_vulkan.c - every kernel of the vulkan backend against the reference: op x dtype x
+ * layout, with the Khronos
+ * validation layer and its synchronization checks on; every message is an error. Prints a
+ * table of pass, none, FAIL.
  *
- * The driver is lavapipe unless VK_DRIVER_FILES says otherwise, and its vector width decides the subgroup size, so the
- * program runs itself once per width (LP_NATIVE_VECTOR_WIDTH 128, 256, 512: subgroups of 4, 8, 16). The first child does all,
- * the others fewer seeds. K=name limits the ops, for work on one of them. tests/test_vulkan_run.c: plans, models, errors. */
+ * The driver is lavapipe unless VK_DRIVER_FILES says otherwise, and its vector width decides
+ * the subgroup size, so the
+ * program runs itself once per width (LP_NATIVE_VECTOR_WIDTH 128, 256, 512: subgroups of 4, 8,
+ * 16). The first child does all,
+ * the others fewer seeds. K=name limits the ops, for work on one of them.
+ * tests/test_vulkan_run.c: plans, models, errors. */
 #include "tests/cpu_run.h"
 #include "tests/random_graph.h"
 #include "tests/vulkan_env.h"
@@ -61,14 +66,16 @@ static double tolerance(cx_op op, cx_dtype t)
 	return t == CX_F16 ? tol.f16 : t == CX_BF16 ? tol.bf16 : tol.f32;
 }
 
-static bool near_reference(const step_values *v, uint32_t id, const step_result *r, const char *what)
+static bool near_reference(
+	const step_values *v, uint32_t id, const step_result *r, const char *what)
 {
 	const cx_node *n = &v->g->nodes[id];
 	for (uint32_t o = 0; o < r->n_out; o++) {
 		const cx_desc *d = &v->g->nodes[id + o].desc;
 		double e = step_nmse(d->dtype, v->value[id + o], r->out[o], cx__desc_elems(d));
 		if (e <= tolerance((cx_op)n->op, d->dtype)) continue;
-		report((cx_op)n->op, what, "%s, output %u %s: nmse %g", r->kernel->name, o, cx_dtype_get(d->dtype)->name, e);
+		report((cx_op)n->op, what, "%s, output %u %s: nmse %g", r->kernel->name, o,
+			cx_dtype_get(d->dtype)->name, e);
 		return false;
 	}
 	return true;
@@ -115,7 +122,8 @@ static void random_case(cx_op op, const cx_random_opts *o, const char *what)
 	cx_err err = {0};
 	step_values v;
 	uint32_t id = UINT32_MAX;
-	if (cx__random_case(op, o, NULL, &rg, &err) != CX_OK) fail_msg("%s: %s", cx__ops[op].name, err.msg);
+	if (cx__random_case(op, o, NULL, &rg, &err) != CX_OK)
+		fail_msg("%s: %s", cx__ops[op].name, err.msg);
 	for (uint32_t i = 0; i < rg->g->n_nodes; i++)
 		if (rg->g->nodes[i].op == op) id = i;
 	if (id != UINT32_MAX) {
@@ -154,7 +162,8 @@ static void test_grid(void **state)
 						cx_dtype_get(floats[f])->name, (unsigned long long)o.seed);
 					random_case((cx_op)op, &o, what);
 				}
-		if (vulkan_seconds() - t0 > 3) printf("%s took %.1f s\n", cx__ops[op].name, vulkan_seconds() - t0);
+		if (vulkan_seconds() - t0 > 3)
+			printf("%s took %.1f s\n", cx__ops[op].name, vulkan_seconds() - t0);
 	}
 }
 
@@ -169,8 +178,8 @@ static void test_table(void **state)
 		bad += t->fail || t->none || t->pass == 0;
 		printf("%-18s %6d %6d %6d\n", cx__ops[op].name, t->pass, t->none, t->fail);
 	}
-	printf("# vulkan: %d cases, subgroups of %u, %u validation messages\n", n_cases, ((cx_vk_device *)dev)->subgroup_size,
-		((cx_vk_device *)dev)->n_messages);
+	printf("# vulkan: %d cases, subgroups of %u, %u validation messages\n", n_cases,
+		((cx_vk_device *)dev)->subgroup_size, ((cx_vk_device *)dev)->n_messages);
 	if (bad) fail_msg("%d rows of the table are not pass", bad);
 }
 
@@ -182,13 +191,26 @@ static int child(const char *width)
 }
 
 static const char *program;
-static void test_128(void **state) { (void)state; vulkan_child(program, "128"); }
-static void test_256(void **state) { (void)state; vulkan_child(program, "256"); }
-static void test_512(void **state) { (void)state; vulkan_child(program, "512"); }
+static void test_128(void **state)
+{
+	(void)state;
+	vulkan_child(program, "128");
+}
+static void test_256(void **state)
+{
+	(void)state;
+	vulkan_child(program, "256");
+}
+static void test_512(void **state)
+{
+	(void)state;
+	vulkan_child(program, "512");
+}
 
 int main(int argc, char **argv)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_256), cmocka_unit_test(test_128), cmocka_unit_test(test_512)};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_256), cmocka_unit_test(test_128), cmocka_unit_test(test_512)};
 	program = argv[0];
 	vulkan_env();
 	if (argc == 2) return child(argv[1]);

@@ -1,7 +1,10 @@
-/* test_vulkan_run.c - the vulkan backend beyond single ops: random graphs planned on it, the trained model of the fixtures, weights
- * larger than a descriptor, memory of its own behind a staging buffer, its cache on disk, and its failures.
+/* test_vulkan_run.c - the vulkan backend beyond single ops: random graphs planned on it, the
+ * trained model of the fixtures, weights
+ * larger than a descriptor, memory of its own behind a staging buffer, its cache on disk, and
+ * its failures.
  *
- * All under the validation layer, whose every message is an error; a planted hazard shows that it would speak. */
+ * All under the validation layer, whose every message is an error; a planted hazard shows that
+ * it would speak. */
 #include "tests/cpu_run.h"
 #include "tests/harness.h"
 #include "tests/vulkan_env.h"
@@ -60,9 +63,14 @@ static void graphs(uint64_t first, uint64_t n)
 {
 	int n_fused = 0;
 	for (uint64_t seed = first; seed < first + n; seed++) {
-		cx_random_opts o = {.seed = seed, .n_nodes = 3 + (uint32_t)(seed % 12), .smooth = true,
-			.fused = seed % 7 == 0, .zeros = seed % 5 == 0, .f32_only = seed % 2 == 0};
-		cx_plan_check check = {.devices = &dev, .n_devices = 1, .no_fuse = seed % 4 == 3, .floor = 1e-2};
+		cx_random_opts o = {.seed = seed,
+			.n_nodes = 3 + (uint32_t)(seed % 12),
+			.smooth = true,
+			.fused = seed % 7 == 0,
+			.zeros = seed % 5 == 0,
+			.f32_only = seed % 2 == 0};
+		cx_plan_check check = {
+			.devices = &dev, .n_devices = 1, .no_fuse = seed % 4 == 3, .floor = 1e-2};
 		cx_random_graph *rg = NULL;
 		cx_plan_stats stats = {0};
 		cx_values want;
@@ -130,7 +138,8 @@ static product make_product(cx_dtype t, int64_t m, int64_t n, int64_t k)
 {
 	product p = {t, m, n, k, NULL, 0, malloc((size_t)(m * k) * 4)};
 	float *row = malloc((size_t)k * 4);
-	uint64_t seed = 7, row_bytes = (uint64_t)(k / cx_dtype_get(t)->block_elems * cx_dtype_get(t)->block_bytes);
+	uint64_t seed = 7, row_bytes = (uint64_t)(k / cx_dtype_get(t)->block_elems *
+											  cx_dtype_get(t)->block_bytes);
 	assert_true(cx_dtype_bytes(t, 2, (int64_t[]){n, k}, &p.w_bytes));
 	p.w = malloc(p.w_bytes);
 	assert_non_null(p.w);
@@ -160,8 +169,9 @@ static float *run_product(cx_device *on, const product *p, int64_t rows)
 	cx_plan_opts opts = {.devices = &on, .n_devices = 1};
 	cx_attr_matmul trans = {.trans_b = true};
 	OK(cx_graph_create(NULL, &g, err));
-	cx_output(g, "y", cx_matmul(g, cx_input(g, "x", CX_F32, 2, (int64_t[]){rows, p->k}),
-		cx_weight(g, "w", p->dtype, 2, (int64_t[]){p->n, p->k}), &trans));
+	cx_output(g, "y",
+		cx_matmul(g, cx_input(g, "x", CX_F32, 2, (int64_t[]){rows, p->k}),
+			cx_weight(g, "w", p->dtype, 2, (int64_t[]){p->n, p->k}), &trans));
 	OK(cx_graph_finish(g, err));
 	OK(cx_plan_build(g, &opts, &plan, err));
 	OK(cx_store_create(rt, &store, err));
@@ -177,12 +187,17 @@ static float *run_product(cx_device *on, const product *p, int64_t rows)
 	return y;
 }
 
-/* A weight of more than 128 MiB, and on a device that says that its descriptors reach less: in pieces, same result. */
+/* A weight of more than 128 MiB, and on a device that says that its descriptors reach less: in
+ * pieces, same result. */
 static void test_large_weight(void **state)
 {
-	static const struct { cx_dtype t; int64_t m, n, k; uint64_t range; } cases[] = {
-		{CX_F32, 1, 34000, 1024, 0}, {CX_Q8_0, 2, 3001, 512, 1 << 19}, {CX_F16, 20, 3001, 512, 1 << 19},
-		{CX_Q6_K, 1, 3001, 512, 1 << 19}, {CX_F32, 300, 700, 512, 1 << 19}};
+	static const struct {
+		cx_dtype t;
+		int64_t m, n, k;
+		uint64_t range;
+	} cases[] = {{CX_F32, 1, 34000, 1024, 0}, {CX_Q8_0, 2, 3001, 512, 1 << 19},
+		{CX_F16, 20, 3001, 512, 1 << 19}, {CX_Q6_K, 1, 3001, 512, 1 << 19},
+		{CX_F32, 300, 700, 512, 1 << 19}};
 	cx_device *cpu = NULL;
 	uint64_t range = vk ? vk->max_range : 0;
 	(void)state;
@@ -197,7 +212,9 @@ static void test_large_weight(void **state)
 		got = run_product(dev, &p, p.m);
 		vk->max_range = range;
 		e = step_nmse(CX_F32, want, got, p.m * p.n);
-		if (!(e <= 1e-10)) fail_msg("%s [%d,%d,%d]: nmse %g", cx_dtype_get(p.dtype)->name, (int)p.m, (int)p.n, (int)p.k, e);
+		if (!(e <= 1e-10))
+			fail_msg("%s [%d,%d,%d]: nmse %g", cx_dtype_get(p.dtype)->name, (int)p.m, (int)p.n,
+				(int)p.k, e);
 		free(want);
 		free(got);
 		product_free(&p);
@@ -219,7 +236,8 @@ static void test_rows_alone(void **state)
 		for (size_t i = 0; i < sizeof few / sizeof *few; i++) {
 			float *some = run_product(dev, &p, few[i]);
 			if (memcmp(all, some, (size_t)(few[i] * p.n) * 4) != 0)
-				fail_msg("%s: %d rows differ from the same of 67", cx_dtype_get(types[t])->name, (int)few[i]);
+				fail_msg("%s: %d rows differ from the same of 67", cx_dtype_get(types[t])->name,
+					(int)few[i]);
 			free(some);
 		}
 		free(all);
@@ -260,7 +278,8 @@ static void test_stories(void **state)
 	for (size_t i = 0; i < 257; i++) {
 		size_t best = 0;
 		if (json_integer_value(json_array_get(want, i)) != id)
-			fail_msg("token %zu is %d, not %d", i, (int)id, (int)json_integer_value(json_array_get(want, i)));
+			fail_msg("token %zu is %d, not %d", i, (int)id,
+				(int)json_integer_value(json_array_get(want, i)));
 		OK(cx_llm_session_eval(s, &id, 1, false, logits, err));
 		for (size_t k = 1; k < vocab; k++)
 			if (logits[k] > logits[best]) best = k;
@@ -276,7 +295,8 @@ static void test_stories(void **state)
 
 /* ---- validation ---- */
 
-/* Two writes of the same bytes without a barrier: the layer must say so, or all the silence above means nothing. */
+/* Two writes of the same bytes without a barrier: the layer must say so, or all the silence
+ * above means nothing. */
 static void test_hazard_is_seen(void **state)
 {
 	VkCommandBufferBeginInfo begin = {VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO};
@@ -308,8 +328,10 @@ static void fill_random(void *ctx, uint32_t id, void *buf, uint64_t bytes)
 /* GPU-assisted validation watches every access of the shaders, on one case of each kind of op. */
 static void test_gpu_assisted(void **state)
 {
-	static const cx_op ops[] = {CX_OP_add, CX_OP_sum, CX_OP_softmax, CX_OP_layernorm, CX_OP_rope, CX_OP_gather, CX_OP_scatter,
-		CX_OP_concat, CX_OP_pad, CX_OP_topk, CX_OP_conv1d, CX_OP_scan, CX_OP_cast, CX_OP_attention};
+	static const cx_op ops[] = {CX_OP_add, CX_OP_sum, CX_OP_softmax, CX_OP_layernorm, CX_OP_rope,
+		CX_OP_gather, CX_OP_scatter, CX_OP_concat, CX_OP_pad, CX_OP_topk, CX_OP_conv1d, CX_OP_scan,
+		CX_OP_cast, CX_OP_attention, CX_OP_matmul, CX_OP_linear, CX_OP_map, CX_OP_paged_attention,
+		CX_OP_delta_rule};
 	cx_runtime *rt2;
 	cx_device *dev2;
 	(void)state;
@@ -325,8 +347,11 @@ static void test_gpu_assisted(void **state)
 		for (uint32_t n = 0; n < rg->g->n_nodes; n++)
 			if (rg->g->nodes[n].op == ops[i]) id = n;
 		step_values_make(&v, rg->g, fill_random, rg);
+		double t0 = vulkan_seconds();
 		step_run(dev2, &v, id, -1, 0, &r);
-		if (((cx_vk_device *)dev2)->n_messages) fail_msg("%s: the layer complains", cx__ops[ops[i]].name);
+		if (getenv("SHOW")) printf("%s %.1f\n", cx__ops[ops[i]].name, vulkan_seconds() - t0);
+		if (((cx_vk_device *)dev2)->n_messages)
+			fail_msg("%s: the layer complains", cx__ops[ops[i]].name);
 		step_result_free(&r);
 		step_values_free(&v);
 		cx__random_graph_free(rg);
@@ -355,7 +380,8 @@ static void test_soft_division(void **state)
 			if (rg->g->nodes[n].op == CX_OP_div) id = n;
 		step_values_make(&v, rg->g, fill_random, rg);
 		step_run(dev, &v, id, -1, 0, &r);
-		assert_true(step_nmse(rg->g->nodes[id].desc.dtype, v.value[id], r.out[0], cx__desc_elems(&rg->g->nodes[id].desc)) == 0);
+		assert_true(step_nmse(rg->g->nodes[id].desc.dtype, v.value[id], r.out[0],
+						cx__desc_elems(&rg->g->nodes[id].desc)) == 0);
 		step_result_free(&r);
 		step_values_free(&v);
 		cx__random_graph_free(rg);
@@ -460,7 +486,8 @@ static void test_failures(void **state)
 	assert_true(vulkan_open(1, &rt2, &d));
 	OK(d->backend->alloc(d, 64, NULL, &b, err));
 	err = (cx_err){0};
-	assert_int_equal(cx__vk_fail((cx_vk_device *)d, VK_ERROR_DEVICE_LOST, "a test", &err), CX_ERR_DEVICE);
+	assert_int_equal(
+		cx__vk_fail((cx_vk_device *)d, VK_ERROR_DEVICE_LOST, "a test", &err), CX_ERR_DEVICE);
 	assert_true(d->failed && strstr(err.msg, "lost"));
 	err = (cx_err){0};
 	assert_int_equal(d->backend->write(b, 0, &byte, 1, &err), CX_ERR_DEVICE);
@@ -497,7 +524,8 @@ static void test_run_allocates_nothing(void **state)
 	OK(cx_device_open(rt2, "vulkan", 0, &d, err));
 	cx_plan_opts opts = {.devices = &d, .n_devices = 1};
 	OK(cx_graph_create(NULL, &g, err));
-	cx_output(g, "y", cx_softmax(g, cx_silu(g, cx_input(g, "x", CX_F32, 2, (int64_t[]){8, 8})), NULL));
+	cx_output(
+		g, "y", cx_softmax(g, cx_silu(g, cx_input(g, "x", CX_F32, 2, (int64_t[]){8, 8})), NULL));
 	OK(cx_graph_finish(g, err));
 	OK(cx_plan_build(g, &opts, &plan, err));
 	OK(cx_store_create(rt2, &store, err));
@@ -521,10 +549,12 @@ static void test_run_allocates_nothing(void **state)
 int main(void)
 {
 	if (getenv("K")) cmocka_set_test_filter(getenv("K"));
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_hazard_is_seen), cmocka_unit_test(test_graphs),
-		cmocka_unit_test(test_staging), cmocka_unit_test(test_small_descriptors), cmocka_unit_test(test_large_weight),
-		cmocka_unit_test(test_rows_alone), cmocka_unit_test(test_stories), cmocka_unit_test(test_gpu_assisted),
-		cmocka_unit_test(test_soft_division), cmocka_unit_test(test_cache), cmocka_unit_test(test_failures),
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_hazard_is_seen),
+		cmocka_unit_test(test_graphs), cmocka_unit_test(test_staging),
+		cmocka_unit_test(test_small_descriptors), cmocka_unit_test(test_large_weight),
+		cmocka_unit_test(test_rows_alone), cmocka_unit_test(test_stories),
+		cmocka_unit_test(test_gpu_assisted), cmocka_unit_test(test_soft_division),
+		cmocka_unit_test(test_cache), cmocka_unit_test(test_failures),
 		cmocka_unit_test(test_run_allocates_nothing)};
 	return cmocka_run_group_tests_name("vulkan_run", tests, open_all, close_all);
 }

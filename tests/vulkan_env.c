@@ -39,7 +39,9 @@ bool vulkan_open(int validate, cx_runtime **rt, cx_device **dev)
 	cx_err err = {0};
 	*rt = NULL;
 	*dev = NULL;
-	if (cx_runtime_create(&cfg, rt, &err) == CX_OK && cx_device_open(*rt, "vulkan", 0, dev, &err) == CX_OK) return true;
+	if (cx_runtime_create(&cfg, rt, &err) == CX_OK &&
+		cx_device_open(*rt, "vulkan", 0, dev, &err) == CX_OK)
+		return true;
 	printf("# skipped: %s\n", err.msg);
 	cx_runtime_free(*rt);
 	*rt = NULL;
@@ -63,5 +65,6 @@ void vulkan_child(const char *program, const char *width)
 		_exit(127);
 	}
 	assert_true(pid > 0 && waitpid(pid, &status, 0) == pid);
-	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) fail_msg("the run at width %s failed (status %d)", width, status);
+	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+		fail_msg("the run at width %s failed (status %d)", width, status);
 }

@@ -1,4 +1,5 @@
-/* vulkan_env.h - the surroundings of Vulkan tests: which driver, a device with validation, child processes. */
+/* vulkan_env.h - the surroundings of Vulkan tests: which driver, a device with validation,
+ * child processes. */
 #ifndef CX_TESTS_VULKAN_ENV_H
 #define CX_TESTS_VULKAN_ENV_H
 
@@ -6,10 +7,12 @@
 
 /* Pins lavapipe and a runtime folder unless the environment names others. */
 void vulkan_env(void);
-/* Opens vulkan:0; validate as in cx_config. Messages of the layers are printed. False: no such device, and why is
+/* Opens vulkan:0; validate as in cx_config. Messages of the layers are printed. False: no such
+ * device, and why is
  * printed: skip. */
 bool vulkan_open(int validate, cx_runtime **rt, cx_device **dev);
-/* Runs `program width` with LP_NATIVE_VECTOR_WIDTH=width; fails the test if it fails. Skips where there is no device. */
+/* Runs `program width` with LP_NATIVE_VECTOR_WIDTH=width; fails the test if it fails. Skips
+ * where there is no device. */
 void vulkan_child(const char *program, const char *width);
 double vulkan_seconds(void);
 

@@ -39,11 +39,14 @@ static bool has_extension(const extensions *e, const char *name)
 
 static void query(cx_vk_device *d)
 {
-	VkPhysicalDeviceMaintenance3Properties m3 = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES};
-	VkPhysicalDeviceSubgroupProperties sub = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES, &m3};
+	VkPhysicalDeviceMaintenance3Properties m3 = {
+		VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES};
+	VkPhysicalDeviceSubgroupProperties sub = {
+		VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES, &m3};
 	VkPhysicalDeviceFloatControlsProperties fc = {
 		VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FLOAT_CONTROLS_PROPERTIES, &sub};
-	VkPhysicalDeviceDriverProperties drv = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES, &fc};
+	VkPhysicalDeviceDriverProperties drv = {
+		VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES, &fc};
 	VkPhysicalDeviceProperties2 p = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, &drv};
 	d->vk.GetPhysicalDeviceProperties2(d->gpu, &p);
 	d->vk.GetPhysicalDeviceMemoryProperties(d->gpu, &d->memory);
@@ -52,7 +55,8 @@ static void query(cx_vk_device *d)
 	d->subgroup_size = sub.subgroupSize;
 	d->max_alloc = m3.maxMemoryAllocationSize;
 	d->max_range = p.properties.limits.maxStorageBufferRange;
-	/* Vulkan allows 2.5 units in the last place; software rasterisers use the processor's division. */
+	/* Vulkan allows 2.5 units in the last place; software rasterisers use the processor's
+	 * division. */
 	d->exact_div = drv.driverID == VK_DRIVER_ID_MESA_LLVMPIPE;
 	if (fc.shaderSignedZeroInfNanPreserveFloat32) d->float_modes |= CX_SPV_MODE_NAN;
 	if (fc.shaderDenormPreserveFloat32) d->float_modes |= CX_SPV_MODE_DENORM;
@@ -66,7 +70,8 @@ static cx_status check(cx_vk_device *d, const features *f, cx_err *err)
 	if (d->props.apiVersion < VK_API_VERSION_1_2) lacks = "Vulkan 1.2";
 	else if (!f->v11.storageBuffer16BitAccess) lacks = "16-bit storage";
 	else if (!f->v12.storageBuffer8BitAccess) lacks = "8-bit storage";
-	else if (l->maxPerStageDescriptorStorageBuffers < CX_VK_TENSORS + 1) lacks = "14 storage buffers per shader";
+	else if (l->maxPerStageDescriptorStorageBuffers < CX_VK_TENSORS + 1)
+		lacks = "14 storage buffers per shader";
 	else if (l->maxComputeWorkGroupInvocations < 128) lacks = "work groups of 128";
 	if (!lacks) return CX_OK;
 	return CX_FAIL(err, CX_ERR_DEVICE, "vulkan: %.80s lacks %s", d->props.deviceName, lacks);
@@ -89,20 +94,21 @@ static cx_status choose_queue(cx_vk_device *d, cx_err *err)
 static cx_status make_device(cx_vk_device *d, const extensions *ext, cx_err *err)
 {
 	float priority = 1;
-	VkDeviceQueueCreateInfo queue = {VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO, .queueCount = 1,
-		.pQueuePriorities = &priority};
+	VkDeviceQueueCreateInfo queue = {
+		VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO, .queueCount = 1, .pQueuePriorities = &priority};
 	VkDeviceCreateInfo info = {VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO, .queueCreateInfoCount = 1,
 		.pQueueCreateInfos = &queue};
 	const char *extensions[4];
 	uint32_t n = 0;
 	features have = {.base = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, &have.v11},
-		.v11 = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES, &have.v12},
-		.v12 = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES},
-		.idot = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES},
-		.coop = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_NV}}, use;
+				 .v11 = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES, &have.v12},
+				 .v12 = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES},
+				 .idot = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES},
+				 .coop = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_NV}},
+			 use;
 	void **tail = &have.v12.pNext;
 	bool idot = d->props.apiVersion >= VK_API_VERSION_1_3 ||
-	            has_extension(ext, VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME);
+				has_extension(ext, VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME);
 	bool coop = has_extension(ext, VK_NV_COOPERATIVE_MATRIX_EXTENSION_NAME);
 	cx_status st;
 	VkResult r;
@@ -125,7 +131,8 @@ static cx_status make_device(cx_vk_device *d, const extensions *ext, cx_err *err
 	use.v12.vulkanMemoryModelDeviceScope = have.v12.vulkanMemoryModelDeviceScope;
 	d->has_int64 = have.base.features.shaderInt64;
 	d->has_idot = idot && have.idot.shaderIntegerDotProduct;
-	d->has_coopmat = coop && have.coop.cooperativeMatrix && have.v12.shaderFloat16 && have.v12.vulkanMemoryModel;
+	d->has_coopmat =
+		coop && have.coop.cooperativeMatrix && have.v12.shaderFloat16 && have.v12.vulkanMemoryModel;
 	if (d->has_idot) {
 		use.idot.shaderIntegerDotProduct = VK_TRUE;
 		*tail = &use.idot, tail = &use.idot.pNext;
@@ -170,8 +177,9 @@ static cx_status make_queue(cx_vk_device *d, cx_err *err)
 /* Integrated and software devices share the host's memory: one copy serves both. */
 static bool is_unified(const cx_vk_device *d)
 {
-	VkMemoryPropertyFlags want = VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT | VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT |
-	                             VK_MEMORY_PROPERTY_HOST_COHERENT_BIT | VK_MEMORY_PROPERTY_HOST_CACHED_BIT;
+	VkMemoryPropertyFlags want =
+		VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT | VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT |
+		VK_MEMORY_PROPERTY_HOST_COHERENT_BIT | VK_MEMORY_PROPERTY_HOST_CACHED_BIT;
 	if (d->props.deviceType == VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU) return false;
 	for (uint32_t i = 0; i < d->memory.memoryTypeCount; i++)
 		if ((d->memory.memoryTypes[i].propertyFlags & want) == want) return true;

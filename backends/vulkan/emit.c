@@ -10,7 +10,8 @@ cx_vk_dispatch *cx__vk_begin(cx_vk_emit *e, uint32_t shader, uint32_t local)
 		uint32_t cap = e->cap ? e->cap * 2 : 16;
 		d = cx_realloc(e->alloc, e->d, e->cap * sizeof *d, cap * sizeof *d);
 		if (!d) {
-			if (e->st == CX_OK) e->st = CX_FAIL(e->err, CX_ERR_MEMORY, "vulkan: no memory for a program");
+			if (e->st == CX_OK)
+				e->st = CX_FAIL(e->err, CX_ERR_MEMORY, "vulkan: no memory for a program");
 			d = &e->d[e->n];
 			goto start;
 		}
@@ -56,9 +57,11 @@ uint64_t cx__vk_room(const cx_vk_device *d)
 	return d->max_range - d->props.limits.minStorageBufferOffsetAlignment;
 }
 
-void cx__vk_bind(cx_vk_emit *e, cx_vk_dispatch *d, uint32_t i, const cx_operand *o, int access, uint64_t bytes)
+void cx__vk_bind(
+	cx_vk_emit *e, cx_vk_dispatch *d, uint32_t i, const cx_operand *o, int access, uint64_t bytes)
 {
-	uint64_t align = e->dev->props.limits.minStorageBufferOffsetAlignment, base = o->off & ~(align - 1);
+	uint64_t align = e->dev->props.limits.minStorageBufferOffsetAlignment,
+			 base = o->off & ~(align - 1);
 	const cx_dtype_info *info = cx_dtype_get(o->desc.dtype);
 	struct cx_ktensor *t = &d->p.t[i];
 	CX_ASSERT(i < CX_VK_TENSORS && o->desc.dtype != CX_DTYPE_COUNT);
@@ -71,11 +74,13 @@ void cx__vk_bind(cx_vk_emit *e, cx_vk_dispatch *d, uint32_t i, const cx_operand 
 	for (int32_t k = 0; k < CX_K_RANK; k++) {
 		int32_t from = k - (CX_K_RANK - o->desc.rank);
 		t->dim[k] = from < 0 ? 1 : (cx_u32)o->desc.dim[from];
-		t->stride[k] = from < 0 ? 0 : (cx_u32)(o->desc.stride[from] / (k < 5 ? info->block_elems : 1));
+		t->stride[k] =
+			from < 0 ? 0 : (cx_u32)(o->desc.stride[from] / (k < 5 ? info->block_elems : 1));
 	}
 }
 
-/* Four f32 or f16 elements; all strides but the innermost, and the offset behind the aligned base, in whole texels. */
+/* Four f32 or f16 elements; all strides but the innermost, and the offset behind the aligned
+ * base, in whole texels. */
 bool cx__vk_texel_ok(const cx_vk_device *d, const cx_operand *o)
 {
 	const VkPhysicalDeviceLimits *l = &d->props.limits;
@@ -83,7 +88,9 @@ bool cx__vk_texel_ok(const cx_vk_device *d, const cx_operand *o)
 	int32_t ones = 0;
 	if (o->desc.dtype != CX_F32 && o->desc.dtype != CX_F16) return false;
 	if (o->off % size || align % l->minTexelBufferOffsetAlignment) return false;
-	if (cx__vk_extent(&o->desc) % size || cx__vk_extent(&o->desc) / size > l->maxTexelBufferElements) return false;
+	if (cx__vk_extent(&o->desc) % size ||
+		cx__vk_extent(&o->desc) / size > l->maxTexelBufferElements)
+		return false;
 	for (int32_t i = 0; i < o->desc.rank; i++) {
 		if (o->desc.stride[i] == 1) ones++;
 		else if (o->desc.dim[i] > 1 && o->desc.stride[i] % 4) return false;
@@ -96,7 +103,8 @@ void cx__vk_texel(const cx_vk_emit *e, cx_vk_dispatch *d, uint32_t i, uint32_t f
 	cx_vk_slot *t = &d->slot[cx__vk_shaders[d->shader].n_tensors + i];
 	(void)e;
 	*t = d->slot[from];
-	t->format = d->p.t[from].dtype == CX_F32 ? VK_FORMAT_R32G32B32A32_SFLOAT : VK_FORMAT_R16G16B16A16_SFLOAT;
+	t->format = d->p.t[from].dtype == CX_F32 ? VK_FORMAT_R32G32B32A32_SFLOAT
+											 : VK_FORMAT_R16G16B16A16_SFLOAT;
 	d->slot[from].buf = CX_BUF_NONE;
 }
 
@@ -118,12 +126,14 @@ void cx__vk_items(cx_vk_dispatch *d, uint64_t n)
 
 void *cx__vk_table(cx_vk_emit *e, cx_dtype dtype, int64_t n, cx_operand *out)
 {
-	size_t bytes = (size_t)n * (size_t)cx_dtype_get(dtype)->block_bytes, at = (e->n_table + 255) & ~(size_t)255;
+	size_t bytes = (size_t)n * (size_t)cx_dtype_get(dtype)->block_bytes,
+		   at = (e->n_table + 255) & ~(size_t)255;
 	if (at + bytes > e->cap_table) {
 		size_t cap = (at + bytes) * 2;
 		void *p = cx_realloc(e->alloc, e->table, e->cap_table, cap);
 		if (!p) {
-			if (e->st == CX_OK) e->st = CX_FAIL(e->err, CX_ERR_MEMORY, "vulkan: no memory for a table");
+			if (e->st == CX_OK)
+				e->st = CX_FAIL(e->err, CX_ERR_MEMORY, "vulkan: no memory for a table");
 			return NULL;
 		}
 		memset((char *)p + e->cap_table, 0, cap - e->cap_table);
@@ -131,14 +141,19 @@ void *cx__vk_table(cx_vk_emit *e, cx_dtype dtype, int64_t n, cx_operand *out)
 		e->cap_table = cap;
 	}
 	e->n_table = at + bytes;
-	*out = (cx_operand){.desc = {.dtype = dtype, .rank = 1, .dim = {n}, .stride = {1}}, .buf = CX_VK_BUF_TABLE, .off = at};
+	*out = (cx_operand){.desc = {.dtype = dtype, .rank = 1, .dim = {n}, .stride = {1}},
+		.buf = CX_VK_BUF_TABLE,
+		.off = at};
 	return e->table + at;
 }
 
-cx_operand cx__vk_scratch(const cx_step *s, uint64_t off, cx_dtype dtype, int64_t rows, int64_t cols)
+cx_operand cx__vk_scratch(
+	const cx_step *s, uint64_t off, cx_dtype dtype, int64_t rows, int64_t cols)
 {
-	return (cx_operand){.desc = {.dtype = dtype, .rank = 2, .dim = {rows, cols}, .stride = {cols, 1}},
-		.buf = CX_BUF_SLAB, .off = s->scratch_off + off};
+	return (cx_operand){
+		.desc = {.dtype = dtype, .rank = 2, .dim = {rows, cols}, .stride = {cols, 1}},
+		.buf = CX_BUF_SLAB,
+		.off = s->scratch_off + off};
 }
 
 /* ---- descriptions ---- */
@@ -189,9 +204,11 @@ int64_t cx__vk_piece(const cx_vk_device *d, const cx_desc *const *desc, uint32_t
 		one.dim[axis] = 1;
 		least = cx__vk_extent(&one);
 		elems = cx__desc_elems(&one);
-		step = (uint64_t)one.stride[axis] / (uint64_t)info->block_elems * (uint64_t)info->block_bytes;
+		step =
+			(uint64_t)one.stride[axis] / (uint64_t)info->block_elems * (uint64_t)info->block_bytes;
 		if (least > room || elems > INT32_MAX) return 0;
-		if (step && (uint64_t)most > (room - least) / step + 1) most = (int64_t)((room - least) / step + 1);
+		if (step && (uint64_t)most > (room - least) / step + 1)
+			most = (int64_t)((room - least) / step + 1);
 		if (elems && most > INT32_MAX / elems) most = INT32_MAX / elems;
 	}
 	return most;
@@ -201,7 +218,8 @@ cx_operand cx__vk_rows(const cx_operand *o, int32_t axis, int64_t first, int64_t
 {
 	const cx_dtype_info *info = cx_dtype_get(o->desc.dtype);
 	cx_operand part = *o;
-	part.off += (uint64_t)(first * o->desc.stride[axis] / info->block_elems) * (uint64_t)info->block_bytes;
+	part.off +=
+		(uint64_t)(first * o->desc.stride[axis] / info->block_elems) * (uint64_t)info->block_bytes;
 	part.desc.dim[axis] = n;
 	return part;
 }

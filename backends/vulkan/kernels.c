@@ -1,14 +1,24 @@
 /* kernels.c - the rows of kernels.def: what each kernel takes; find().
  *
- * Every kernel reads operands of any strides and writes dense results. What is refused: dtypes, and sizes that neither
+ * Every kernel reads operands of any strides and writes dense results. What is refused:
+ * dtypes, and sizes that neither
  * one descriptor nor pieces of it can reach. Shapes were checked by the shape rules. */
 #include "backends/vulkan/emit.h"
 
 #include <string.h>
 
-static bool present(const cx_kernel_key *k, uint32_t i) { return i < k->n_in && k->in[i].dtype != CX_DTYPE_COUNT; }
-static bool plain(cx_dtype t) { return t < CX_DTYPE_COUNT && !cx__vk_block(t); }
-static bool is_register(cx_dtype t) { return t <= CX_BF16 || t == CX_BOOL; }
+static bool present(const cx_kernel_key *k, uint32_t i)
+{
+	return i < k->n_in && k->in[i].dtype != CX_DTYPE_COUNT;
+}
+static bool plain(cx_dtype t)
+{
+	return t < CX_DTYPE_COUNT && !cx__vk_block(t);
+}
+static bool is_register(cx_dtype t)
+{
+	return t <= CX_BF16 || t == CX_BOOL;
+}
 
 /* Plain dtypes, dense results, everything within one descriptor. */
 static bool accept_plain(const cx_vk_device *d, const cx_kernel_key *k)
@@ -16,7 +26,9 @@ static bool accept_plain(const cx_vk_device *d, const cx_kernel_key *k)
 	for (uint32_t i = 0; i < k->n_in; i++)
 		if (present(k, i) && (!plain(k->in[i].dtype) || !cx__vk_fits(d, &k->in[i]))) return false;
 	for (uint32_t i = 0; i < k->n_out; i++)
-		if (!plain(k->out[i].dtype) || !cx__desc_is_dense(&k->out[i]) || !cx__vk_fits(d, &k->out[i])) return false;
+		if (!plain(k->out[i].dtype) || !cx__desc_is_dense(&k->out[i]) ||
+			!cx__vk_fits(d, &k->out[i]))
+			return false;
 	return true;
 }
 static bool accept_float(const cx_vk_device *d, const cx_kernel_key *k)
@@ -30,7 +42,8 @@ static bool accept_int(const cx_vk_device *d, const cx_kernel_key *k)
 
 /* ---- what can be cut along the first axis of its index space ---- */
 
-static bool in_pieces(const cx_vk_device *d, const cx_kernel_key *k, int32_t rank, const int64_t *dim)
+static bool in_pieces(
+	const cx_vk_device *d, const cx_kernel_key *k, int32_t rank, const int64_t *dim)
 {
 	cx_desc s[CX_PROG_MAX_IN + CX_MAX_OUT];
 	const cx_desc *p[CX_PROG_MAX_IN + CX_MAX_OUT];
@@ -73,30 +86,47 @@ static bool accept_prog(const cx_vk_device *d, const cx_kernel_key *k)
 	for (uint32_t i = 0; i < k->n_in; i++)
 		if (!is_register(k->in[i].dtype)) return false;
 	for (uint32_t i = 0; i < k->prog->n_instr; i++)
-		if (k->prog->instr[i].op == CX_OP_cast && !is_register((cx_dtype)k->prog->instr[i].p)) return false;
+		if (k->prog->instr[i].op == CX_OP_cast && !is_register((cx_dtype)k->prog->instr[i].p))
+			return false;
 	return ((const cx_attr_map *)k->attr)->reduce ? accept_plain(d, k) : accept_space(d, k);
 }
-static bool accept_cast(const cx_vk_device *d, const cx_kernel_key *k) { return d->has_int64 && accept_space(d, k); }
+static bool accept_cast(const cx_vk_device *d, const cx_kernel_key *k)
+{
+	return d->has_int64 && accept_space(d, k);
+}
 static bool accept_iota(const cx_vk_device *d, const cx_kernel_key *k)
 {
 	const cx_attr_iota *at = k->attr;
-	return accept_plain(d, k) && (k->out[0].rank == 0 || k->out[0].dim[at->axis] < 1 << 24); /* its row is a table */
+	return accept_plain(d, k) &&
+		   (k->out[0].rank == 0 || k->out[0].dim[at->axis] < 1 << 24); /* its row is a table */
 }
 
 /* Views: the operand's own strides decide what is read, so all of it must be reachable. */
-static bool accept_move(const cx_vk_device *d, const cx_kernel_key *k) { return accept_plain(d, k); }
+static bool accept_move(const cx_vk_device *d, const cx_kernel_key *k)
+{
+	return accept_plain(d, k);
+}
 static bool accept_copy(const cx_vk_device *d, const cx_kernel_key *k)
 {
 	if (accept_plain(d, k)) return true;
 	return k->in[0].rank == k->out[0].rank &&
-	       memcmp(k->in[0].dim, k->out[0].dim, (size_t)k->in[0].rank * sizeof k->in[0].dim[0]) == 0 && accept_space(d, k);
+		   memcmp(k->in[0].dim, k->out[0].dim, (size_t)k->in[0].rank * sizeof k->in[0].dim[0]) ==
+			   0 &&
+		   accept_space(d, k);
 }
-static bool accept_assign(const cx_vk_device *d, const cx_kernel_key *k) { return accept_space(d, k); }
-static bool accept_concat(const cx_vk_device *d, const cx_kernel_key *k) { return accept_plain(d, k); }
+static bool accept_assign(const cx_vk_device *d, const cx_kernel_key *k)
+{
+	return accept_space(d, k);
+}
+static bool accept_concat(const cx_vk_device *d, const cx_kernel_key *k)
+{
+	return accept_plain(d, k);
+}
 
 /* ---- block formats ---- */
 
-/* Rows along the last axis are whole; I8C keeps its scales behind the whole matrix, so it has no strides. */
+/* Rows along the last axis are whole; I8C keeps its scales behind the whole matrix, so it has
+ * no strides. */
 static bool rows_ok(const cx_vk_device *d, const cx_desc *x)
 {
 	const cx_desc *p = x;
@@ -107,7 +137,7 @@ static bool rows_ok(const cx_vk_device *d, const cx_desc *x)
 static bool accept_block(const cx_vk_device *d, const cx_kernel_key *k)
 {
 	return cx__vk_block(k->in[0].dtype) && cx__vk_float(k->out[0].dtype) && rows_ok(d, &k->in[0]) &&
-	       cx__desc_is_dense(&k->out[0]) && cx__vk_fits(d, &k->out[0]);
+		   cx__desc_is_dense(&k->out[0]) && cx__vk_fits(d, &k->out[0]);
 }
 static bool accept_gatherq(const cx_vk_device *d, const cx_kernel_key *k)
 {
@@ -119,14 +149,15 @@ static bool accept_gather(const cx_vk_device *d, const cx_kernel_key *k)
 	const cx_desc *x = &k->in[0];
 	if (!plain(x->dtype) || !cx__desc_is_dense(&k->out[0])) return false;
 	return cx__vk_fits(d, &k->out[0]) && cx__vk_fits(d, &k->in[1]) &&
-	       (x->dim[at->axis] == 0 || cx__vk_piece(d, &x, 1, (int32_t)at->axis) > 0);
+		   (x->dim[at->axis] == 0 || cx__vk_piece(d, &x, 1, (int32_t)at->axis) > 0);
 }
 
 /* ---- products ---- */
 
 static bool weight_ok(const cx_vk_device *d, const cx_desc *w, int32_t axis)
 {
-	if (cx__vk_block(w->dtype) && (w->dim[w->rank - 1] > 1 && w->stride[w->rank - 1] != 1)) return false;
+	if (cx__vk_block(w->dtype) && (w->dim[w->rank - 1] > 1 && w->stride[w->rank - 1] != 1))
+		return false;
 	if (w->dtype == CX_I8C && (w->rank != 2 || !cx__desc_is_dense(w))) return false;
 	return w->dim[axis] == 0 || cx__vk_piece(d, &w, 1, axis) > 0;
 }
@@ -137,7 +168,7 @@ static bool accept_matmul(const cx_vk_device *d, const cx_kernel_key *k)
 	int32_t m = a->rank - (at->trans_a ? 1 : 2), n = b->rank - (at->trans_b ? 2 : 1);
 	if (!cx__vk_float(a->dtype) || !cx__desc_is_dense(y) || !weight_ok(d, b, n)) return false;
 	return (a->dim[m] == 0 || cx__vk_piece(d, &a, 1, m) > 0) &&
-	       (y->dim[y->rank - 2] == 0 || cx__vk_piece(d, &y, 1, y->rank - 2) > 0);
+		   (y->dim[y->rank - 2] == 0 || cx__vk_piece(d, &y, 1, y->rank - 2) > 0);
 }
 static bool accept_linear(const cx_vk_device *d, const cx_kernel_key *k)
 {
@@ -146,7 +177,9 @@ static bool accept_linear(const cx_vk_device *d, const cx_kernel_key *k)
 	for (uint32_t i = 0; i < k->n_in; i++) {
 		bool weight = i >= w && i < w + (uint32_t)at->n_w;
 		if (!present(k, i)) continue;
-		if (weight ? !weight_ok(d, &k->in[i], 0) : !cx__desc_is_dense(&k->in[i]) || !cx__vk_fits(d, &k->in[i])) return false;
+		if (weight ? !weight_ok(d, &k->in[i], 0)
+				   : !cx__desc_is_dense(&k->in[i]) || !cx__vk_fits(d, &k->in[i]))
+			return false;
 	}
 	for (uint32_t i = 0; i < k->n_out; i++)
 		if (!cx__desc_is_dense(&k->out[i]) || !cx__vk_fits(d, &k->out[i])) return false;
@@ -155,7 +188,8 @@ static bool accept_linear(const cx_vk_device *d, const cx_kernel_key *k)
 static bool accept_attention(const cx_vk_device *d, const cx_kernel_key *k)
 {
 	const cx_desc *v = &k->in[2];
-	return accept_float(d, k) && v->dim[v->rank - 1] <= 512; /* eight elements of the sum per invocation */
+	return accept_float(d, k) &&
+		   v->dim[v->rank - 1] <= 512; /* eight elements of the sum per invocation */
 }
 static bool accept_delta(const cx_vk_device *d, const cx_kernel_key *k)
 {
@@ -168,7 +202,8 @@ static bool accept_delta(const cx_vk_device *d, const cx_kernel_key *k)
 
 const cx_vk_kernel cx__vk_kernels[] = {
 #define CX_VK_KERNEL(op, name, accept, launch, scratch, inplace)                                   \
-	{{#name, inplace, cx__vk_##scratch##_scratch}, CX_OP_##op, accept_##accept, cx__vk_launch_##launch},
+	{{#name, inplace, cx__vk_##scratch##_scratch}, CX_OP_##op, accept_##accept,                    \
+		cx__vk_launch_##launch},
 #include "backends/vulkan/kernels.def"
 #undef CX_VK_KERNEL
 };
@@ -178,6 +213,7 @@ const cx_kernel *cx__vk_find(const cx_device *dev, const cx_kernel_key *key)
 {
 	const cx_vk_device *d = (const cx_vk_device *)dev;
 	for (uint32_t i = 0; i < cx__vk_n_kernels; i++)
-		if (cx__vk_kernels[i].op == key->op && cx__vk_kernels[i].accept(d, key)) return &cx__vk_kernels[i].base;
+		if (cx__vk_kernels[i].op == key->op && cx__vk_kernels[i].accept(d, key))
+			return &cx__vk_kernels[i].base;
 	return NULL;
 }

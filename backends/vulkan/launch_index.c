@@ -20,14 +20,18 @@ cx_operand cx__vk_i8c_scales(const cx_operand *w, int64_t first)
 	const cx_desc *d = &w->desc;
 	int64_t k = d->dim[d->rank - 1], rows = product(d, 0, d->rank - 1);
 	uint64_t at = ((uint64_t)rows * (uint64_t)k + 3) & ~(uint64_t)3;
-	return (cx_operand){.desc = {.dtype = CX_F32, .rank = 1, .dim = {rows - first}, .stride = {1}}, .buf = w->buf,
+	return (cx_operand){.desc = {.dtype = CX_F32, .rank = 1, .dim = {rows - first}, .stride = {1}},
+		.buf = w->buf,
 		.off = w->off + at + 4 * (uint64_t)first};
 }
 
-/* Rows of a block format as floats: x cut where it is larger than a descriptor; idx NULL: all rows. */
-static void blocks(cx_vk_emit *e, const cx_operand *y, const cx_operand *x, const cx_operand *idx, int64_t n_idx)
+/* Rows of a block format as floats: x cut where it is larger than a descriptor; idx NULL: all
+ * rows. */
+static void blocks(
+	cx_vk_emit *e, const cx_operand *y, const cx_operand *x, const cx_operand *idx, int64_t n_idx)
 {
-	int64_t cols = x->desc.dim[x->desc.rank - 1], rows = x->desc.rank > 1 ? x->desc.dim[0] : 1, piece = rows;
+	int64_t cols = x->desc.dim[x->desc.rank - 1], rows = x->desc.rank > 1 ? x->desc.dim[0] : 1,
+			piece = rows;
 	int64_t behind = x->desc.rank > 1 ? product(&x->desc, 1, x->desc.rank - 1) : 1;
 	const cx_desc *xd = &x->desc;
 	if (cx__desc_elems(&y->desc) == 0) return;
@@ -65,7 +69,8 @@ void cx__vk_launch_cast_block(cx_vk_emit *e)
 
 void cx__vk_launch_gather_block(cx_vk_emit *e)
 {
-	blocks(e, &e->step->out[0], &e->step->in[0], &e->step->in[1], cx__desc_elems(&e->step->in[1].desc));
+	blocks(e, &e->step->out[0], &e->step->in[0], &e->step->in[1],
+		cx__desc_elems(&e->step->in[1].desc));
 }
 
 void cx__vk_launch_gather(cx_vk_emit *e)
@@ -101,7 +106,8 @@ void cx__vk_launch_scatter(cx_vk_emit *e)
 	const cx_step *s = e->step;
 	const cx_attr_scatter *at = s->attr;
 	const cx_desc *y = &s->out[0].desc;
-	int64_t cols = product(y, 1, y->rank), rows = y->dim[0], shares = cols > 0 && cols < 1024 ? 1024 / cols : 1, per;
+	int64_t cols = product(y, 1, y->rank), rows = y->dim[0],
+			shares = cols > 0 && cols < 1024 ? 1024 / cols : 1, per;
 	cx_vk_dispatch *d = cx__vk_begin(e, CX_SHADER_scatter, LOCAL);
 	if (shares > rows) shares = rows ? rows : 1;
 	per = (rows + shares - 1) / shares;
@@ -119,7 +125,8 @@ void cx__vk_launch_scatter(cx_vk_emit *e)
 	cx__vk_items(d, rows && s->in[1].desc.dim[0] ? (uint64_t)(cols * ((rows + per - 1) / per)) : 0);
 }
 
-/* ---- sums of table rows: one dispatch per table, each rounding as an addition of its own would ---- */
+/* ---- sums of table rows: one dispatch per table, each rounding as an addition of its own
+ * would ---- */
 
 void cx__vk_launch_embed(cx_vk_emit *e)
 {

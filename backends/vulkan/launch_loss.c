@@ -6,8 +6,8 @@
 enum { LOCAL = 64 };
 
 /* The mean (1) or sum (2) of terms of kind `kind`, or each of them (0). */
-static void emit_loss(cx_vk_emit *e, uint32_t kind, int64_t reduction, const cx_operand *y, const cx_operand *x,
-	const cx_operand *t, float eps, bool after)
+static void emit_loss(cx_vk_emit *e, uint32_t kind, int64_t reduction, const cx_operand *y,
+	const cx_operand *x, const cx_operand *t, float eps, bool after)
 {
 	cx_vk_dispatch *d = cx__vk_begin(e, CX_SHADER_loss, LOCAL);
 	bool dense = cx__desc_is_dense(&x->desc) && cx__desc_is_dense(&t->desc);
@@ -30,7 +30,8 @@ static void emit_loss(cx_vk_emit *e, uint32_t kind, int64_t reduction, const cx_
 void cx__vk_launch_mse(cx_vk_emit *e)
 {
 	const cx_step *s = e->step;
-	emit_loss(e, 0, ((const cx_attr_loss *)s->attr)->reduction, &s->out[0], &s->in[0], &s->in[1], 0, false);
+	emit_loss(e, 0, ((const cx_attr_loss *)s->attr)->reduction, &s->out[0], &s->in[0], &s->in[1], 0,
+		false);
 }
 
 void cx__vk_launch_poisson(cx_vk_emit *e)
@@ -40,7 +41,10 @@ void cx__vk_launch_poisson(cx_vk_emit *e)
 	emit_loss(e, at->rate ? 2 : 1, at->reduction, &s->out[0], &s->in[0], &s->in[1], at->eps, false);
 }
 
-static uint64_t padded(uint64_t n) { return (n + 255) & ~(uint64_t)255; }
+static uint64_t padded(uint64_t n)
+{
+	return (n + 255) & ~(uint64_t)255;
+}
 
 /* The loss of each row and whether it counts, f32. */
 uint64_t cx__vk_xent_scratch(const cx_device *dev, const cx_kernel_key *key)

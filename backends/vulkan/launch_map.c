@@ -7,7 +7,8 @@ enum { LOCAL = 64 };
 
 /* ---- pieces ---- */
 
-/* n operands over one index space, described in it; the first axis with more than one row is cut into pieces where
+/* n operands over one index space, described in it; the first axis with more than one row is
+ * cut into pieces where
  * a tensor is larger than a descriptor. */
 enum { MAX_OPS = CX_VK_TENSORS };
 typedef struct space {
@@ -34,7 +35,8 @@ static void space_start(const cx_vk_emit *e, space *s)
 	while (s->axis + 1 < first->rank && first->dim[s->axis] == 1) s->axis++;
 	s->at = 0;
 	s->piece = first->rank ? cx__vk_piece(e->dev, d, s->n, s->axis) : 1;
-	CX_ASSERT(s->piece > 0 || (first->rank && first->dim[s->axis] == 0)); /* find() asked the same */
+	CX_ASSERT(
+		s->piece > 0 || (first->rank && first->dim[s->axis] == 0)); /* find() asked the same */
 }
 
 /* The next piece, its axes merged; false at the end. */
@@ -86,21 +88,24 @@ static cx_prog prog_of(const cx_step *s)
 	return p;
 }
 
-static void spec_program(const cx_vk_emit *e, cx_vk_dispatch *d, const cx_prog *p, uint32_t rank, int64_t reduce)
+static void spec_program(
+	const cx_vk_emit *e, cx_vk_dispatch *d, const cx_prog *p, uint32_t rank, int64_t reduce)
 {
 	const cx_step *s = e->step;
 	cx__vk_spec(d, p->n_in);
 	cx__vk_spec(d, p->n_instr);
 	cx__vk_spec(d, p->n_out);
 	cx__vk_spec(d, rank);
-	for (uint32_t i = 0; i < CX_PROG_MAX_IN; i++) cx__vk_spec(d, i < p->n_in ? (uint32_t)s->in[i].desc.dtype : 0);
+	for (uint32_t i = 0; i < CX_PROG_MAX_IN; i++)
+		cx__vk_spec(d, i < p->n_in ? (uint32_t)s->in[i].desc.dtype : 0);
 	for (uint32_t i = 0; i < CX_MAX_OUT; i++)
 		cx__vk_spec(d, i < p->n_out ? p->out_dtype[i] | (uint32_t)p->out[i] << 8 : 0);
 	cx__vk_spec(d, (uint32_t)reduce);
 	cx__vk_spec(d, !e->dev->exact_div);
 	for (uint32_t i = 0; i < p->n_instr; i++) {
 		const cx_instr *t = &p->instr[i];
-		cx__vk_spec(d, (uint32_t)t->op | (uint32_t)t->a << 8 | (uint32_t)t->b << 16 | (uint32_t)t->c << 24);
+		cx__vk_spec(
+			d, (uint32_t)t->op | (uint32_t)t->a << 8 | (uint32_t)t->b << 16 | (uint32_t)t->c << 24);
 		cx__vk_spec(d, bits(t->p));
 		cx__vk_spec(d, bits(t->q));
 	}
@@ -114,7 +119,8 @@ static cx_desc space_of(const cx_step *s)
 		int32_t rank = x->rank > y.rank ? x->rank : y.rank;
 		cx_desc z = {.rank = rank};
 		for (int32_t k = 1; k <= rank; k++) {
-			int64_t a = k <= x->rank ? x->dim[x->rank - k] : 1, b = k <= y.rank ? y.dim[y.rank - k] : 1;
+			int64_t a = k <= x->rank ? x->dim[x->rank - k] : 1,
+					b = k <= y.rank ? y.dim[y.rank - k] : 1;
 			z.dim[rank - k] = a == 1 ? b : a;
 		}
 		y = z;
@@ -159,11 +165,17 @@ void cx__vk_launch_map(cx_vk_emit *e)
 		launch_reduced(e, &p, reduce);
 		return;
 	}
-	for (uint32_t i = 0; i < p.n_out; i++) space_add(&sp, &s->out[i], CX_VK_WRITE, s->out[0].desc.rank, s->out[0].desc.dim);
-	for (uint32_t i = 0; i < p.n_in; i++) space_add(&sp, &s->in[i], CX_VK_READ, s->out[0].desc.rank, s->out[0].desc.dim);
+	for (uint32_t i = 0; i < p.n_out; i++)
+		space_add(&sp, &s->out[i], CX_VK_WRITE, s->out[0].desc.rank, s->out[0].desc.dim);
+	for (uint32_t i = 0; i < p.n_in; i++)
+		space_add(&sp, &s->in[i], CX_VK_READ, s->out[0].desc.rank, s->out[0].desc.dim);
 	space_start(e, &sp);
 	while (space_next(&sp, part)) {
-		cx_vk_dispatch *d = cx__vk_begin(e, small ? CX_SHADER_map1 : p.n_instr <= 4 ? CX_SHADER_map4 : CX_SHADER_map24, LOCAL);
+		cx_vk_dispatch *d = cx__vk_begin(e,
+			small            ? CX_SHADER_map1
+			: p.n_instr <= 4 ? CX_SHADER_map4
+							 : CX_SHADER_map24,
+			LOCAL);
 		spec_program(e, d, &p, space_walk(part, sp.n), 0);
 		for (uint32_t i = 0; i < sp.n; i++) {
 			uint32_t slot = i < p.n_out ? i : (small ? 1 : 4) + i - p.n_out;
@@ -192,17 +204,20 @@ void cx__vk_launch_mapi(cx_vk_emit *e)
 	space sp = {0};
 	cx_operand part[MAX_OPS];
 	space_add(&sp, &s->out[0], CX_VK_WRITE, s->out[0].desc.rank, s->out[0].desc.dim);
-	for (uint32_t i = 0; i < s->n_in; i++) space_add(&sp, &s->in[i], CX_VK_READ, s->out[0].desc.rank, s->out[0].desc.dim);
+	for (uint32_t i = 0; i < s->n_in; i++)
+		space_add(&sp, &s->in[i], CX_VK_READ, s->out[0].desc.rank, s->out[0].desc.dim);
 	space_start(e, &sp);
 	while (space_next(&sp, part)) {
 		cx_vk_dispatch *d = cx__vk_begin(e, CX_SHADER_mapi, LOCAL);
 		cx__vk_spec(d, (uint32_t)s->op);
 		cx__vk_spec(d, space_walk(part, sp.n));
-		for (uint32_t i = 0; i < 4; i++) cx__vk_spec(d, i < sp.n ? (uint32_t)part[i].desc.dtype : 0);
+		for (uint32_t i = 0; i < 4; i++)
+			cx__vk_spec(d, i < sp.n ? (uint32_t)part[i].desc.dtype : 0);
 		cx__vk_spec(d, s->n_in);
 		if (s->op == CX_OP_clamp) {
 			const cx_attr_clamp *at = s->attr;
-			int64_t bound[2] = {saturate(part[1].desc.dtype, at->lo), saturate(part[1].desc.dtype, at->hi)};
+			int64_t bound[2] = {
+				saturate(part[1].desc.dtype, at->lo), saturate(part[1].desc.dtype, at->hi)};
 			memcpy(d->p.i, bound, sizeof bound);
 		}
 		for (uint32_t i = 0; i < sp.n; i++) cx__vk_bind(e, d, i, &part[i], sp.access[i], 0);
@@ -242,7 +257,8 @@ static void move(cx_vk_emit *e, const cx_operand *y, const cx_operand *x)
 	while (space_next(&sp, part)) {
 		cx_vk_dispatch *d;
 		if (!space_walk(part, 2)) {
-			cx__vk_copy(e, &part[0], &part[1], (uint64_t)cx__desc_elems(&part[0].desc) * cx__vk_size(y->desc.dtype));
+			cx__vk_copy(e, &part[0], &part[1],
+				(uint64_t)cx__desc_elems(&part[0].desc) * cx__vk_size(y->desc.dtype));
 			continue;
 		}
 		d = cx__vk_begin(e, CX_SHADER_move, LOCAL);
@@ -263,7 +279,8 @@ static bool same_dims(const cx_desc *a, const cx_desc *b)
 	return true;
 }
 
-/* The same elements in the same order, whatever the dims: copy, and reshape where strides could not do it. */
+/* The same elements in the same order, whatever the dims: copy, and reshape where strides could
+ * not do it. */
 void cx__vk_launch_copy(cx_vk_emit *e)
 {
 	cx_operand y = e->step->out[0], x = e->step->in[0];
@@ -308,8 +325,14 @@ void cx__vk_launch_slice(cx_vk_emit *e)
 	move(e, &e->step->out[0], &x);
 }
 
-void cx__vk_launch_broadcast(cx_vk_emit *e) { move(e, &e->step->out[0], &e->step->in[0]); }
-void cx__vk_launch_assign(cx_vk_emit *e) { move(e, &e->step->out[0], &e->step->in[1]); }
+void cx__vk_launch_broadcast(cx_vk_emit *e)
+{
+	move(e, &e->step->out[0], &e->step->in[0]);
+}
+void cx__vk_launch_assign(cx_vk_emit *e)
+{
+	move(e, &e->step->out[0], &e->step->in[1]);
+}
 
 void cx__vk_launch_concat(cx_vk_emit *e)
 {

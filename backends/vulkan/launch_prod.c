@@ -5,7 +5,8 @@
 
 enum { LOCAL = 64, ABSENT = 99, FEW_ROWS = 8 };
 
-/* One product: y [.., m, n] = x [.., m, k] w [.., n, k]', all of rank 2 or of one common rank with the batch in front. */
+/* One product: y [.., m, n] = x [.., m, k] w [.., n, k]', all of rank 2 or of one common rank
+ * with the batch in front. */
 typedef struct product {
 	cx_operand y, x, w;
 	cx_operand bias, residual, factor; /* dtype CX_DTYPE_COUNT: absent */
@@ -13,8 +14,14 @@ typedef struct product {
 	bool after;
 } product;
 
-static bool there(const cx_operand *o) { return o->desc.dtype != CX_DTYPE_COUNT; }
-static uint32_t dtype_or_absent(const cx_operand *o) { return there(o) ? (uint32_t)o->desc.dtype : ABSENT; }
+static bool there(const cx_operand *o)
+{
+	return o->desc.dtype != CX_DTYPE_COUNT;
+}
+static uint32_t dtype_or_absent(const cx_operand *o)
+{
+	return there(o) ? (uint32_t)o->desc.dtype : ABSENT;
+}
 
 /* How one piece is done: which shader, the tile of an invocation, lanes. */
 typedef struct shape_of_work {
@@ -27,7 +34,8 @@ static shape_of_work choose(const cx_vk_device *d, const product *p)
 	int32_t r = p->y.desc.rank;
 	int64_t m = p->y.desc.dim[r - 2], k = p->x.desc.dim[r - 1], n = p->y.desc.dim[r - 1];
 	shape_of_work s = {.nn = p->w.desc.stride[r - 1] != 1};
-	s.texels = k > 0 && k % 4 == 0 && p->x.desc.stride[r - 1] == 1 && cx__vk_texel_ok(d, &p->x) && cx__vk_texel_ok(d, &p->w);
+	s.texels = k > 0 && k % 4 == 0 && p->x.desc.stride[r - 1] == 1 && cx__vk_texel_ok(d, &p->x) &&
+			   cx__vk_texel_ok(d, &p->w);
 	if (s.nn && (n % 4 || p->w.desc.stride[r - 2] != 1)) s.texels = false;
 	s.lanes = m <= FEW_ROWS && !(s.texels && s.nn) ? 8 : 1;
 	s.rows = m > 4 ? 8 : m > 2 ? 4 : m > 1 ? 2 : 1;
@@ -36,7 +44,8 @@ static shape_of_work choose(const cx_vk_device *d, const product *p)
 	return s;
 }
 
-static void spec_piece(cx_vk_dispatch *d, const product *p, const shape_of_work *w, bool batch, bool tail)
+static void spec_piece(
+	cx_vk_dispatch *d, const product *p, const shape_of_work *w, bool batch, bool tail)
 {
 	cx__vk_spec(d, (uint32_t)p->y.desc.dtype);
 	cx__vk_spec(d, (uint32_t)p->x.desc.dtype);
@@ -130,7 +139,8 @@ static void swap_last(cx_desc *d)
 	d->stride[d->rank - 2] = stride;
 }
 
-/* Puts the leading axes of d under those of y, 0 strides where it is broadcast; the last two stay. */
+/* Puts the leading axes of d under those of y, 0 strides where it is broadcast; the last two
+ * stay. */
 static void lead_like(cx_desc *d, const cx_desc *y)
 {
 	int64_t dim[CX_MAX_RANK];
@@ -142,7 +152,8 @@ static void lead_like(cx_desc *d, const cx_desc *y)
 	for (int32_t i = 1; i <= 2; i++) d->stride[y->rank - i] = was.stride[was.rank - i];
 }
 
-static product product_of_matmul(const cx_attr_matmul *at, const cx_operand *in, const cx_operand *out)
+static product product_of_matmul(
+	const cx_attr_matmul *at, const cx_operand *in, const cx_operand *out)
 {
 	product p = {.y = out[0], .x = in[0], .w = in[1]};
 	p.bias.desc.dtype = p.residual.desc.dtype = p.factor.desc.dtype = CX_DTYPE_COUNT;
@@ -171,7 +182,10 @@ static cx_operand as_rows(const cx_operand *o)
 	return m;
 }
 
-static uint64_t padded(uint64_t n) { return (n + 255) & ~(uint64_t)255; }
+static uint64_t padded(uint64_t n)
+{
+	return (n + 255) & ~(uint64_t)255;
+}
 
 /* Scratch: the normed x, then the factor of a gated product, both in x's dtype. */
 uint64_t cx__vk_linear_scratch(const cx_device *dev, const cx_kernel_key *key)
@@ -179,8 +193,10 @@ uint64_t cx__vk_linear_scratch(const cx_device *dev, const cx_kernel_key *key)
 	const cx_attr_linear *at = key->attr;
 	uint64_t n = 0;
 	(void)dev;
-	if (at->norm) n += padded((uint64_t)cx__desc_elems(&key->in[0]) * cx__vk_size(key->in[0].dtype));
-	if (at->glu) n += padded((uint64_t)cx__desc_elems(&key->out[0]) * cx__vk_size(key->out[0].dtype));
+	if (at->norm)
+		n += padded((uint64_t)cx__desc_elems(&key->in[0]) * cx__vk_size(key->in[0].dtype));
+	if (at->glu)
+		n += padded((uint64_t)cx__desc_elems(&key->out[0]) * cx__vk_size(key->out[0].dtype));
 	return n;
 }
 
@@ -194,8 +210,9 @@ void cx__vk_launch_linear(cx_vk_emit *e)
 	if (at->norm) {
 		h = cx__vk_scratch(s, 0, x.desc.dtype, x.desc.dim[0], x.desc.dim[1]);
 		used = padded((uint64_t)cx__desc_elems(&x.desc) * cx__vk_size(x.desc.dtype));
-		cx__vk_norm(e, at->norm == 1 ? 1 : 0, &h, NULL, &x, NULL, at->norm_in > 0 ? &s->in[1] : NULL,
-			at->norm_in > 1 ? &s->in[2] : NULL, at->plus_one, at->eps);
+		cx__vk_norm(e, at->norm == 1 ? 1 : 0, &h, NULL, &x, NULL,
+			at->norm_in > 0 ? &s->in[1] : NULL, at->norm_in > 1 ? &s->in[2] : NULL, at->plus_one,
+			at->eps);
 	}
 	for (int64_t j = 0; j < at->n_w; j++) {
 		int64_t i = at->glu ? 1 - j : j; /* the factor first */

@@ -5,7 +5,8 @@
 
 enum { ROW = 64, ABSENT = 99, SERIAL_COLS = 32 };
 
-/* Kept axes in front, reduced ones behind, each set merged where strides allow; the number of each. */
+/* Kept axes in front, reduced ones behind, each set merged where strides allow; the number of
+ * each. */
 static void split_axes(const cx_attr_reduce *at, cx_desc *x, uint32_t *n_kept, uint32_t *n_red)
 {
 	cx_desc part[2] = {{.dtype = x->dtype}, {.dtype = x->dtype}}, *p;
@@ -42,17 +43,28 @@ static int64_t product(const cx_desc *d, int32_t from, int32_t end)
 	return n;
 }
 
-static int64_t least_of(cx_dtype t) { return t == CX_I32 ? INT32_MIN : t == CX_I64 ? INT64_MIN : t == CX_I8 ? INT8_MIN : 0; }
+static int64_t least_of(cx_dtype t)
+{
+	return t == CX_I32 ? INT32_MIN : t == CX_I64 ? INT64_MIN : t == CX_I8 ? INT8_MIN : 0;
+}
 static int64_t most_of(cx_dtype t)
 {
-	return t == CX_I32 ? INT32_MAX : t == CX_I64 ? INT64_MAX : t == CX_I8 ? INT8_MAX : t == CX_U8 ? UINT8_MAX : 1;
+	return t == CX_I32   ? INT32_MAX
+		   : t == CX_I64 ? INT64_MAX
+		   : t == CX_I8  ? INT8_MAX
+		   : t == CX_U8  ? UINT8_MAX
+						 : 1;
 }
 
 void cx__vk_launch_reduce(cx_vk_emit *e)
 {
 	const cx_step *s = e->step;
 	cx_operand x = s->in[0];
-	uint32_t kept, red, op = s->op == CX_OP_sum ? 1 : s->op == CX_OP_mean ? 2 : s->op == CX_OP_amax ? 3 : 4;
+	uint32_t kept, red,
+		op = s->op == CX_OP_sum    ? 1
+			 : s->op == CX_OP_mean ? 2
+			 : s->op == CX_OP_amax ? 3
+								   : 4;
 	bool is_float = cx__vk_float(x.desc.dtype);
 	int64_t rows = cx__desc_elems(&s->out[0].desc), cols, empty;
 	cx_vk_dispatch *d;
@@ -122,12 +134,14 @@ void cx__vk_launch_cumsum(cx_vk_emit *e)
 	cx__vk_items(d, (uint64_t)rows);
 }
 
-/* topk: values and indices of the k first; argmax: the index of the first, in a tensor without the axis. */
+/* topk: values and indices of the k first; argmax: the index of the first, in a tensor without
+ * the axis. */
 void cx__vk_launch_topk(cx_vk_emit *e)
 {
 	const cx_step *s = e->step;
 	bool values = s->op == CX_OP_topk;
-	int64_t axis = values ? ((const cx_attr_topk *)s->attr)->axis : ((const cx_attr_arg *)s->attr)->axis;
+	int64_t axis =
+		values ? ((const cx_attr_topk *)s->attr)->axis : ((const cx_attr_arg *)s->attr)->axis;
 	int64_t k = values ? ((const cx_attr_topk *)s->attr)->k : 1, rows;
 	cx_operand x = s->in[0], y = s->out[0], idx = s->out[values ? 1 : 0];
 	cx_vk_dispatch *d = cx__vk_begin(e, CX_SHADER_topk, ROW);
@@ -158,9 +172,11 @@ void cx__vk_launch_topk(cx_vk_emit *e)
 
 /* ---- norms ---- */
 
-/* y = norm(x), or with x2 of x + x2, whose sum goes to `sum`. kind: 0 layernorm, 1 rmsnorm, 2 l2norm, 3 groupnorm. */
-cx_vk_dispatch *cx__vk_norm(cx_vk_emit *e, uint32_t kind, const cx_operand *y, const cx_operand *sum, const cx_operand *x,
-	const cx_operand *x2, const cx_operand *w, const cx_operand *b, bool plus_one, float eps)
+/* y = norm(x), or with x2 of x + x2, whose sum goes to `sum`. kind: 0 layernorm, 1 rmsnorm, 2
+ * l2norm, 3 groupnorm. */
+cx_vk_dispatch *cx__vk_norm(cx_vk_emit *e, uint32_t kind, const cx_operand *y,
+	const cx_operand *sum, const cx_operand *x, const cx_operand *x2, const cx_operand *w,
+	const cx_operand *b, bool plus_one, float eps)
 {
 	cx_vk_dispatch *d = cx__vk_begin(e, CX_SHADER_norm, ROW);
 	int64_t cols = x->desc.dim[x->desc.rank - 1];
@@ -184,22 +200,27 @@ cx_vk_dispatch *cx__vk_norm(cx_vk_emit *e, uint32_t kind, const cx_operand *y, c
 	return d;
 }
 
-static const cx_operand *operand(const cx_step *s, uint32_t i) { return cx__vk_has(s, i) ? &s->in[i] : NULL; }
+static const cx_operand *operand(const cx_step *s, uint32_t i)
+{
+	return cx__vk_has(s, i) ? &s->in[i] : NULL;
+}
 
 void cx__vk_launch_norm(cx_vk_emit *e)
 {
 	const cx_step *s = e->step;
 	const cx_attr_norm *at = s->attr;
 	uint32_t kind = s->op == CX_OP_layernorm ? 0 : s->op == CX_OP_rmsnorm ? 1 : 2;
-	cx__vk_norm(e, kind, &s->out[0], NULL, &s->in[0], NULL, operand(s, 1), operand(s, 2), kind < 2 && at->plus_one, at->eps);
+	cx__vk_norm(e, kind, &s->out[0], NULL, &s->in[0], NULL, operand(s, 1), operand(s, 2),
+		kind < 2 && at->plus_one, at->eps);
 }
 
 void cx__vk_launch_add_norm(cx_vk_emit *e)
 {
 	const cx_step *s = e->step;
 	const cx_attr_linear *at = s->attr;
-	cx__vk_norm(e, at->norm == 1 ? 1 : 0, &s->out[1], &s->out[0], &s->in[0], &s->in[1], at->norm_in > 0 ? operand(s, 2) : NULL,
-		at->norm_in > 1 ? operand(s, 3) : NULL, at->plus_one, at->eps);
+	cx__vk_norm(e, at->norm == 1 ? 1 : 0, &s->out[1], &s->out[0], &s->in[0], &s->in[1],
+		at->norm_in > 0 ? operand(s, 2) : NULL, at->norm_in > 1 ? operand(s, 3) : NULL,
+		at->plus_one, at->eps);
 }
 
 void cx__vk_launch_groupnorm(cx_vk_emit *e)
@@ -208,8 +229,8 @@ void cx__vk_launch_groupnorm(cx_vk_emit *e)
 	const cx_attr_groupnorm *at = s->attr;
 	const cx_desc *x = &s->in[0].desc;
 	int64_t behind = product(x, 2, x->rank), size = x->dim[1] / at->groups * behind;
-	cx_vk_dispatch *d =
-		cx__vk_norm(e, 3, &s->out[0], NULL, &s->in[0], NULL, operand(s, 1), operand(s, 2), false, at->eps);
+	cx_vk_dispatch *d = cx__vk_norm(
+		e, 3, &s->out[0], NULL, &s->in[0], NULL, operand(s, 1), operand(s, 2), false, at->eps);
 	d->p.i[0] = (cx_i32)size;
 	d->p.i[1] = (cx_i32)behind;
 	d->p.i[2] = (cx_i32)x->dim[1];

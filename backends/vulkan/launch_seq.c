@@ -5,7 +5,8 @@
 
 enum { LOCAL = 64, ABSENT = 99 };
 
-/* An operand whose axes become the given ones, out of [d0, d1, d2, d3]: perm[i] is the axis of o that goes to place i,
+/* An operand whose axes become the given ones, out of [d0, d1, d2, d3]: perm[i] is the axis of
+ * o that goes to place i,
  * -1: none (stride 0, dim 1). */
 static cx_operand arranged(const cx_operand *o, const int perm[4])
 {
@@ -27,7 +28,10 @@ typedef struct attention {
 	const cx_operand *a, *b, *table, *mask, *bias; /* NULL: absent */
 } attention;
 
-static const cx_operand *operand(const cx_step *s, uint32_t i) { return cx__vk_has(s, i) ? &s->in[i] : NULL; }
+static const cx_operand *operand(const cx_step *s, uint32_t i)
+{
+	return cx__vk_has(s, i) ? &s->in[i] : NULL;
+}
 
 static void emit_attention(cx_vk_emit *e, const attention *t)
 {
@@ -35,7 +39,8 @@ static void emit_attention(cx_vk_emit *e, const attention *t)
 	const cx_step *s = e->step;
 	int32_t r = s->in[0].desc.rank;
 	const int *perm = r == 4 ? perm4 : perm3;
-	cx_operand y = arranged(&s->out[0], perm), q = arranged(&s->in[0], perm), k = arranged(&s->in[1], perm);
+	cx_operand y = arranged(&s->out[0], perm), q = arranged(&s->in[0], perm),
+			   k = arranged(&s->in[1], perm);
 	cx_operand v = arranged(&s->in[2], perm);
 	int64_t heads = q.desc.dim[2], dv = v.desc.dim[3];
 	cx_vk_dispatch *d = cx__vk_begin(e, CX_SHADER_attn, LOCAL);
@@ -82,8 +87,14 @@ void cx__vk_launch_attention(cx_vk_emit *e)
 {
 	const cx_step *s = e->step;
 	const cx_attr_attention *at = s->attr;
-	attention t = {.causal = at->causal, .window = at->window, .scale = at->scale, .page = 1,
-		.a = operand(s, 3), .b = operand(s, 4), .mask = operand(s, 5), .bias = operand(s, 6)};
+	attention t = {.causal = at->causal,
+		.window = at->window,
+		.scale = at->scale,
+		.page = 1,
+		.a = operand(s, 3),
+		.b = operand(s, 4),
+		.mask = operand(s, 5),
+		.bias = operand(s, 6)};
 	t.kind = t.a ? 1 : 0;
 	t.n_seq = t.a ? t.a->desc.dim[0] - 1 : 1;
 	emit_attention(e, &t);
@@ -93,8 +104,13 @@ void cx__vk_launch_paged(cx_vk_emit *e)
 {
 	const cx_step *s = e->step;
 	const cx_attr_paged *at = s->attr;
-	attention t = {.kind = 2, .window = at->window, .scale = at->scale, .page = at->page, .a = operand(s, 4),
-		.b = operand(s, 5), .table = operand(s, 3)};
+	attention t = {.kind = 2,
+		.window = at->window,
+		.scale = at->scale,
+		.page = at->page,
+		.a = operand(s, 4),
+		.b = operand(s, 5),
+		.table = operand(s, 3)};
 	t.n_seq = t.b->desc.dim[0];
 	t.blocks = t.table->desc.dim[1];
 	emit_attention(e, &t);
@@ -106,14 +122,18 @@ void cx__vk_launch_paged(cx_vk_emit *e)
 static bool make_freqs(cx_vk_emit *e, const cx_attr_rope *at, int64_t r, cx_operand *out)
 {
 	float *f = cx__vk_table(e, CX_F32, r / 2 ? r / 2 : 1, out);
-	for (int64_t j = 0; f && j < r / 2; j++) f[j] = (float)pow(at->theta, -2.0 * (double)j / (double)r);
+	for (int64_t j = 0; f && j < r / 2; j++)
+		f[j] = (float)pow(at->theta, -2.0 * (double)j / (double)r);
 	return f != NULL;
 }
 
-static cx_vk_dispatch *begin_rope(cx_vk_emit *e, const cx_attr_rope *at, const cx_operand *x, cx_dtype y, bool kv)
+static cx_vk_dispatch *begin_rope(
+	cx_vk_emit *e, const cx_attr_rope *at, const cx_operand *x, cx_dtype y, bool kv)
 {
-	int64_t hd = x->desc.dim[x->desc.rank - 1], heads = x->desc.dim[x->desc.rank - 2], r = at->n_rot ? at->n_rot : hd;
-	const cx_operand *freqs = operand(e->step, kv ? 6 : 2), *cosine = kv ? NULL : operand(e->step, 3);
+	int64_t hd = x->desc.dim[x->desc.rank - 1], heads = x->desc.dim[x->desc.rank - 2],
+			r = at->n_rot ? at->n_rot : hd;
+	const cx_operand *freqs = operand(e->step, kv ? 6 : 2),
+					 *cosine = kv ? NULL : operand(e->step, 3);
 	cx_operand table;
 	cx_vk_dispatch *d;
 	if (!freqs && !cosine && make_freqs(e, at, r, &table)) freqs = &table;
@@ -214,7 +234,10 @@ void cx__vk_launch_conv1d(cx_vk_emit *e)
 	cx__vk_items(d, (uint64_t)(channels * n_seq));
 }
 
-static uint64_t padded(uint64_t n) { return (n + 255) & ~(uint64_t)255; }
+static uint64_t padded(uint64_t n)
+{
+	return (n + 255) & ~(uint64_t)255;
+}
 
 /* Tokens of a chunk; 0: token by token. */
 static int64_t chunk_of(const cx_attr_delta *at, const cx_desc *q)
@@ -271,11 +294,15 @@ void cx__vk_launch_delta(cx_vk_emit *e)
 	const cx_step *s = e->step;
 	const cx_attr_delta *at = s->attr;
 	const cx_desc *q = &s->in[0].desc, *v = &s->in[2].desc;
-	int64_t n_seq = n_sequences(s, 6), dk = q->dim[2], rows = v->dim[0] * v->dim[1], chunk = chunk_of(at, q);
-	bool zeroed = (cx__vk_has(s, 6) || n_seq == 0) && zero_first(e, &s->out[0]), chunked = at->chunk > 0 && rows > 0;
+	int64_t n_seq = n_sequences(s, 6), dk = q->dim[2], rows = v->dim[0] * v->dim[1],
+			chunk = chunk_of(at, q);
+	bool zeroed = (cx__vk_has(s, 6) || n_seq == 0) && zero_first(e, &s->out[0]),
+		 chunked = at->chunk > 0 && rows > 0;
 	uint64_t g_off = padded((uint64_t)(rows * 2 * chunk) * 4);
-	cx_operand w = cx__vk_scratch(s, 0, CX_F32, rows, 2 * chunk), g = cx__vk_scratch(s, g_off, CX_F32, 1, rows);
-	cx_operand corr = cx__vk_scratch(s, g_off + padded((uint64_t)rows * 4), CX_F32, rows, v->dim[2]);
+	cx_operand w = cx__vk_scratch(s, 0, CX_F32, rows, 2 * chunk),
+			   g = cx__vk_scratch(s, g_off, CX_F32, 1, rows);
+	cx_operand corr =
+		cx__vk_scratch(s, g_off + padded((uint64_t)rows * 4), CX_F32, rows, v->dim[2]);
 	cx_vk_dispatch *d;
 	if (chunked) emit_pairs(e, n_seq, &w, &g);
 	d = cx__vk_begin(e, CX_SHADER_delta, LOCAL);
@@ -313,7 +340,8 @@ void cx__vk_launch_scan(cx_vk_emit *e)
 	for (uint32_t i = 0; i < n; i++) {
 		cx__vk_bind(e, d, i, &s->out[i], CX_VK_WRITE, 0);
 		cx__vk_bind(e, d, 2 + i, &s->out[n + i], CX_VK_WRITE, 0);
-		for (uint32_t k = 0; k < 3; k++) cx__vk_bind(e, d, 4 + 2 * k + i, &s->in[k * n + i], CX_VK_READ, 0);
+		for (uint32_t k = 0; k < 3; k++)
+			cx__vk_bind(e, d, 4 + 2 * k + i, &s->in[k * n + i], CX_VK_READ, 0);
 	}
 	if (cx__vk_has(s, 3 * n)) cx__vk_bind(e, d, 10, &s->in[3 * n], CX_VK_READ, 0);
 	d->p.i[0] = (cx_i32)y->dim[1];

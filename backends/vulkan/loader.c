@@ -1,4 +1,5 @@
-/* loader.c - the Vulkan loader, reached by dlopen so that a machine without one starts all the same; instance,
+/* loader.c - the Vulkan loader, reached by dlopen so that a machine without one starts all the
+ * same; instance,
  * validation layers, choice of a physical device, messages for failed calls. */
 #include "backends/vulkan/vk.h"
 
@@ -53,7 +54,7 @@ const char *cx__vk_result(VkResult r)
 cx_status cx__vk_fail(cx_vk_device *d, VkResult r, const char *what, cx_err *err)
 {
 	bool memory = r == VK_ERROR_OUT_OF_HOST_MEMORY || r == VK_ERROR_OUT_OF_DEVICE_MEMORY ||
-	              r == VK_ERROR_TOO_MANY_OBJECTS;
+				  r == VK_ERROR_TOO_MANY_OBJECTS;
 	if (r == VK_ERROR_DEVICE_LOST) d->base.failed = true;
 	return CX_FAIL(err, memory ? CX_ERR_MEMORY : CX_ERR_DEVICE, "%s: %s: %s (%d)",
 		d->base.name[0] ? d->base.name : "vulkan", what, cx__vk_result(r), (int)r);
@@ -62,7 +63,8 @@ cx_status cx__vk_fail(cx_vk_device *d, VkResult r, const char *what, cx_err *err
 cx_status cx__vk_usable(cx_vk_device *d, cx_err *err)
 {
 	if (!d->base.failed) return CX_OK;
-	return CX_FAIL(err, CX_ERR_DEVICE, "%s failed earlier and cannot be used any more", d->base.name);
+	return CX_FAIL(
+		err, CX_ERR_DEVICE, "%s failed earlier and cannot be used any more", d->base.name);
 }
 
 /* ---- the loader ---- */
@@ -72,15 +74,18 @@ static cx_status open_loader(cx_vk_device *d, cx_err *err)
 	void *sym;
 	d->lib = dlopen("libvulkan.so.1", RTLD_NOW | RTLD_LOCAL);
 	if (!d->lib)
-		return CX_FAIL(err, CX_ERR_DEVICE, "vulkan: libvulkan.so.1 cannot be loaded: no Vulkan on this machine");
+		return CX_FAIL(err, CX_ERR_DEVICE,
+			"vulkan: libvulkan.so.1 cannot be loaded: no Vulkan on this machine");
 	sym = dlsym(d->lib, "vkGetInstanceProcAddr");
 	memcpy(&d->get_proc, &sym, sizeof sym);
-	if (!sym) return CX_FAIL(err, CX_ERR_DEVICE, "vulkan: libvulkan.so.1 has no vkGetInstanceProcAddr");
+	if (!sym)
+		return CX_FAIL(err, CX_ERR_DEVICE, "vulkan: libvulkan.so.1 has no vkGetInstanceProcAddr");
 	return CX_OK;
 }
 
 static VkBool32 VKAPI_PTR on_message(VkDebugUtilsMessageSeverityFlagBitsEXT severity,
-	VkDebugUtilsMessageTypeFlagsEXT type, const VkDebugUtilsMessengerCallbackDataEXT *data, void *ctx)
+	VkDebugUtilsMessageTypeFlagsEXT type, const VkDebugUtilsMessengerCallbackDataEXT *data,
+	void *ctx)
 {
 	cx_vk_device *d = ctx;
 	(void)type;
@@ -92,8 +97,9 @@ static VkBool32 VKAPI_PTR on_message(VkDebugUtilsMessageSeverityFlagBitsEXT seve
 
 static bool has_layer(cx_vk_device *d)
 {
-	PFN_vkEnumerateInstanceLayerProperties list = (PFN_vkEnumerateInstanceLayerProperties)d->get_proc(
-		NULL, "vkEnumerateInstanceLayerProperties");
+	PFN_vkEnumerateInstanceLayerProperties list =
+		(PFN_vkEnumerateInstanceLayerProperties)d->get_proc(
+			NULL, "vkEnumerateInstanceLayerProperties");
 	VkLayerProperties layers[64];
 	uint32_t n = 64;
 	if (!list || list(&n, layers) < 0) return false;
@@ -106,19 +112,21 @@ static cx_status make_instance(cx_vk_device *d, cx_err *err)
 {
 	int validate = cx_runtime_config(d->base.rt)->validate;
 	const char *layers[] = {layer_name}, *extensions[] = {VK_EXT_DEBUG_UTILS_EXTENSION_NAME};
-	VkValidationFeatureEnableEXT on[2] = {VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT,
+	VkValidationFeatureEnableEXT on[2] = {
+		VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT,
 		VK_VALIDATION_FEATURE_ENABLE_GPU_ASSISTED_EXT};
-	VkDebugUtilsMessengerCreateInfoEXT messages = {VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT,
+	VkDebugUtilsMessengerCreateInfoEXT messages = {
+		VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT,
 		.messageSeverity = VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT |
-		                   VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
+						   VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
 		.messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT,
-		.pfnUserCallback = on_message,
-		.pUserData = d};
-	/* GPU-assisted checks and synchronization checks do not work in the same instance of this layer. */
+		.pfnUserCallback = on_message, .pUserData = d};
+	/* GPU-assisted checks and synchronization checks do not work in the same instance of this
+	 * layer. */
 	VkValidationFeaturesEXT features = {VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT, &messages, 1,
 		validate == 2 ? &on[1] : &on[0], 0, NULL};
-	VkApplicationInfo app = {VK_STRUCTURE_TYPE_APPLICATION_INFO, NULL, "cortex", 1, "cortex", 1,
-		VK_API_VERSION_1_2};
+	VkApplicationInfo app = {
+		VK_STRUCTURE_TYPE_APPLICATION_INFO, NULL, "cortex", 1, "cortex", 1, VK_API_VERSION_1_2};
 	VkInstanceCreateInfo info = {VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO, .pApplicationInfo = &app};
 	PFN_vkCreateInstance create = (PFN_vkCreateInstance)d->get_proc(NULL, "vkCreateInstance");
 	PFN_vkEnumerateInstanceVersion version =
@@ -130,7 +138,8 @@ static cx_status make_instance(cx_vk_device *d, cx_err *err)
 	if (!create || v < VK_API_VERSION_1_2)
 		return CX_FAIL(err, CX_ERR_DEVICE, "vulkan: the loader is older than Vulkan 1.2");
 	if (validate && !has_layer(d))
-		return CX_FAIL(err, CX_ERR_DEVICE, "vulkan: validation was asked for, but %s is not installed", layer_name);
+		return CX_FAIL(err, CX_ERR_DEVICE,
+			"vulkan: validation was asked for, but %s is not installed", layer_name);
 	if (validate) {
 		info.pNext = &features;
 		info.enabledLayerCount = info.enabledExtensionCount = 1;
@@ -144,8 +153,8 @@ static cx_status make_instance(cx_vk_device *d, cx_err *err)
 	if (!d->vk.name) return CX_FAIL(err, CX_ERR_DEVICE, "vulkan: the loader has no vk" #name);
 	CX_VK_INSTANCE_FNS(X)
 #undef X
-	create_messenger =
-		(PFN_vkCreateDebugUtilsMessengerEXT)d->get_proc(d->instance, "vkCreateDebugUtilsMessengerEXT");
+	create_messenger = (PFN_vkCreateDebugUtilsMessengerEXT)d->get_proc(
+		d->instance, "vkCreateDebugUtilsMessengerEXT");
 	if (validate && create_messenger) create_messenger(d->instance, &messages, NULL, &d->messenger);
 	return CX_OK;
 }
@@ -165,14 +174,18 @@ static cx_status choose(cx_vk_device *d, int index, cx_err *err)
 	uint32_t n = 16, seen = 0;
 	VkResult r = d->vk.EnumeratePhysicalDevices(d->instance, &n, all);
 	if (r < 0) return cx__vk_fail(d, r, "no list of devices", err);
-	if (n == 0) return CX_FAIL(err, CX_ERR_DEVICE, "vulkan: a loader but no device: no driver is installed");
+	if (n == 0)
+		return CX_FAIL(
+			err, CX_ERR_DEVICE, "vulkan: a loader but no device: no driver is installed");
 	if (index < 0 || (uint32_t)index >= n)
-		return CX_FAIL(err, CX_ERR_ARGUMENT, "vulkan has %u device%s, there is no %d", n, n == 1 ? "" : "s", index);
+		return CX_FAIL(err, CX_ERR_ARGUMENT, "vulkan has %u device%s, there is no %d", n,
+			n == 1 ? "" : "s", index);
 	for (int rank = 0; rank <= 5 && !found; rank++)
 		for (uint32_t i = 0; i < n && !found; i++) {
 			VkPhysicalDeviceProperties2 p = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2};
 			d->vk.GetPhysicalDeviceProperties2(all[i], &p);
-			if (kind_rank(p.properties.deviceType) == rank && seen++ == (uint32_t)index) found = all[i];
+			if (kind_rank(p.properties.deviceType) == rank && seen++ == (uint32_t)index)
+				found = all[i];
 		}
 	d->gpu = found;
 	return CX_OK;
@@ -189,7 +202,8 @@ void cx__vk_instance_close(cx_vk_device *d)
 {
 	if (d->messenger) {
 		PFN_vkDestroyDebugUtilsMessengerEXT destroy =
-			(PFN_vkDestroyDebugUtilsMessengerEXT)d->get_proc(d->instance, "vkDestroyDebugUtilsMessengerEXT");
+			(PFN_vkDestroyDebugUtilsMessengerEXT)d->get_proc(
+				d->instance, "vkDestroyDebugUtilsMessengerEXT");
 		if (destroy) destroy(d->instance, d->messenger, NULL);
 	}
 	if (d->instance && d->vk.DestroyInstance) d->vk.DestroyInstance(d->instance, NULL);

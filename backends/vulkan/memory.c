@@ -1,5 +1,7 @@
-/* memory.c - buffers of the vulkan backend. On devices that share the host's memory a buffer is mapped once and
- * written and read through that; elsewhere it is device-local and goes through a staging buffer in pieces. */
+/* memory.c - buffers of the vulkan backend. On devices that share the host's memory a buffer is
+ * mapped once and
+ * written and read through that; elsewhere it is device-local and goes through a staging
+ * buffer in pieces. */
 #include "backends/vulkan/vk.h"
 
 #include <string.h>
@@ -11,10 +13,12 @@ static int memory_type(const cx_vk_device *d, uint32_t allowed, bool host)
 		VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
 	VkMemoryPropertyFlags want[3] = {VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT, 0, 0};
 	if (host) want[0] = visible | VK_MEMORY_PROPERTY_HOST_CACHED_BIT, want[1] = want[2] = visible;
-	else if (d->unified) want[0] |= visible | VK_MEMORY_PROPERTY_HOST_CACHED_BIT, want[1] = want[2] = visible;
+	else if (d->unified)
+		want[0] |= visible | VK_MEMORY_PROPERTY_HOST_CACHED_BIT, want[1] = want[2] = visible;
 	for (int k = 0; k < 3; k++)
 		for (uint32_t i = 0; i < d->memory.memoryTypeCount; i++)
-			if ((allowed >> i & 1) && (d->memory.memoryTypes[i].propertyFlags & want[k]) == want[k]) return (int)i;
+			if ((allowed >> i & 1) && (d->memory.memoryTypes[i].propertyFlags & want[k]) == want[k])
+				return (int)i;
 	return -1;
 }
 
@@ -23,7 +27,7 @@ cx_status cx__vk_memory_make(
 {
 	VkBufferCreateInfo info = {VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO, .size = bytes,
 		.usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_UNIFORM_TEXEL_BUFFER_BIT |
-		         VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT};
+				 VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT};
 	VkMemoryAllocateInfo mem = {VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO};
 	VkMemoryRequirements need;
 	void *map = NULL;
@@ -31,22 +35,25 @@ cx_status cx__vk_memory_make(
 	int type;
 	*out = (struct cx_vk_memory){0};
 	if (d->max_alloc && bytes > d->max_alloc)
-		return CX_FAIL(err, CX_ERR_MEMORY, "%s: a buffer of %llu bytes, the driver allows %llu", d->base.name,
-			(unsigned long long)bytes, (unsigned long long)d->max_alloc);
+		return CX_FAIL(err, CX_ERR_MEMORY, "%s: a buffer of %llu bytes, the driver allows %llu",
+			d->base.name, (unsigned long long)bytes, (unsigned long long)d->max_alloc);
 	if ((r = d->vk.CreateBuffer(d->dev, &info, NULL, &out->buf)) != VK_SUCCESS) goto fail;
 	d->vk.GetBufferMemoryRequirements(d->dev, out->buf, &need);
 	type = memory_type(d, need.memoryTypeBits, host);
 	mem.allocationSize = need.size;
 	mem.memoryTypeIndex = (uint32_t)type;
-	r = type < 0 ? VK_ERROR_OUT_OF_DEVICE_MEMORY : d->vk.AllocateMemory(d->dev, &mem, NULL, &out->mem);
+	r = type < 0 ? VK_ERROR_OUT_OF_DEVICE_MEMORY
+				 : d->vk.AllocateMemory(d->dev, &mem, NULL, &out->mem);
 	if (r == VK_SUCCESS) r = d->vk.BindBufferMemory(d->dev, out->buf, out->mem, 0);
-	if (r == VK_SUCCESS && (host || d->unified)) r = d->vk.MapMemory(d->dev, out->mem, 0, VK_WHOLE_SIZE, 0, &map);
+	if (r == VK_SUCCESS && (host || d->unified))
+		r = d->vk.MapMemory(d->dev, out->mem, 0, VK_WHOLE_SIZE, 0, &map);
 	out->map = map;
 	if (r == VK_SUCCESS) return CX_OK;
 fail:
 	cx__vk_memory_free(d, out);
-	CX_FAIL(err, r == VK_ERROR_DEVICE_LOST ? CX_ERR_DEVICE : CX_ERR_MEMORY, "%s: no buffer of %llu bytes: %s",
-		d->base.name, (unsigned long long)bytes, cx__vk_result(r));
+	CX_FAIL(err, r == VK_ERROR_DEVICE_LOST ? CX_ERR_DEVICE : CX_ERR_MEMORY,
+		"%s: no buffer of %llu bytes: %s", d->base.name, (unsigned long long)bytes,
+		cx__vk_result(r));
 	return cx__vk_fail(d, r, "no buffer", err);
 }
 
@@ -84,17 +91,22 @@ static cx_status begin_copy(cx_vk_device *d, cx_err *err)
 	return r == VK_SUCCESS ? CX_OK : cx__vk_fail(d, r, "recording a copy", err);
 }
 
-/* Submits the copy and waits; what it wrote is then visible to shaders, later copies and the host. */
+/* Submits the copy and waits; what it wrote is then visible to shaders, later copies and the
+ * host. */
 static cx_status end_copy(cx_vk_device *d, cx_err *err)
 {
-	VkMemoryBarrier all = {VK_STRUCTURE_TYPE_MEMORY_BARRIER, .srcAccessMask = VK_ACCESS_TRANSFER_WRITE_BIT,
-		.dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_READ_BIT |
-		                 VK_ACCESS_TRANSFER_WRITE_BIT | VK_ACCESS_HOST_READ_BIT | VK_ACCESS_HOST_WRITE_BIT};
-	VkSubmitInfo submit = {VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = 1, .pCommandBuffers = &d->copy_cmd};
+	VkMemoryBarrier all = {VK_STRUCTURE_TYPE_MEMORY_BARRIER,
+		.srcAccessMask = VK_ACCESS_TRANSFER_WRITE_BIT,
+		.dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT |
+						 VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT |
+						 VK_ACCESS_HOST_READ_BIT | VK_ACCESS_HOST_WRITE_BIT};
+	VkSubmitInfo submit = {
+		VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = 1, .pCommandBuffers = &d->copy_cmd};
 	VkResult r;
 	d->vk.CmdPipelineBarrier(d->copy_cmd, VK_PIPELINE_STAGE_TRANSFER_BIT,
-		VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT | VK_PIPELINE_STAGE_HOST_BIT, 0, 1,
-		&all, 0, NULL, 0, NULL);
+		VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT |
+			VK_PIPELINE_STAGE_HOST_BIT,
+		0, 1, &all, 0, NULL, 0, NULL);
 	r = d->vk.EndCommandBuffer(d->copy_cmd);
 	if (r == VK_SUCCESS) r = d->vk.QueueSubmit(d->queue, 1, &submit, d->fence);
 	if (r != VK_SUCCESS) return cx__vk_fail(d, r, "submitting a copy", err);
@@ -116,7 +128,8 @@ static cx_status clear(cx_vk_device *d, cx_vk_buffer *b, cx_err *err)
 	return end_copy(d, err);
 }
 
-cx_status cx__vk_alloc(cx_device *dev, uint64_t bytes, const void *host, cx_buffer **out, cx_err *err)
+cx_status cx__vk_alloc(
+	cx_device *dev, uint64_t bytes, const void *host, cx_buffer **out, cx_err *err)
 {
 	cx_vk_device *d = (cx_vk_device *)dev;
 	cx_vk_buffer *b;
@@ -160,8 +173,8 @@ static cx_status check_range(const cx_buffer *buf, uint64_t off, uint64_t bytes,
 }
 
 /* One piece between the staging buffer and b. */
-static cx_status stage(cx_vk_device *d, VkBuffer from, uint64_t from_off, VkBuffer to, uint64_t to_off, uint64_t n,
-	cx_err *err)
+static cx_status stage(cx_vk_device *d, VkBuffer from, uint64_t from_off, VkBuffer to,
+	uint64_t to_off, uint64_t n, cx_err *err)
 {
 	VkBufferCopy piece = {from_off, to_off, n};
 	cx_status st = begin_copy(d, err);

@@ -1,7 +1,9 @@
 /* pipeline.c - compute pipelines by shader and specialization constants, and their cache on disk.
  *
- * File: "cxvkpc01", u64 bytes, u64 FNV-1a of the data, the data of vkGetPipelineCacheData. It is named after the
- * driver's pipelineCacheUUID, written to a temporary name and renamed, so a reader never sees half a file. */
+ * File: "cxvkpc01", u64 bytes, u64 FNV-1a of the data, the data of vkGetPipelineCacheData. It
+ * is named after the
+ * driver's pipelineCacheUUID, written to a temporary name and renamed, so a reader never sees
+ * half a file. */
 #include "backends/vulkan/spirv.h"
 #include "backends/vulkan/vk.h"
 
@@ -11,18 +13,21 @@
 
 /* ---- modules ---- */
 
-static cx_status make_module(cx_vk_device *d, const cx_vk_pipeline *p, VkShaderModule *out, cx_err *err)
+static cx_status make_module(
+	cx_vk_device *d, const cx_vk_pipeline *p, VkShaderModule *out, cx_err *err)
 {
 	const cx_vk_shader *s = &cx__vk_shaders[p->shader];
 	cx_spv code = {.alloc = d->alloc};
 	VkShaderModuleCreateInfo info = {VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO};
 	VkResult r = VK_SUCCESS;
-	bool ok = cx__spv_specialise(s->code, s->n_bytes / 4, p->spec, p->n_spec, d->float_modes, &code);
+	bool ok =
+		cx__spv_specialise(s->code, s->n_bytes / 4, p->spec, p->n_spec, d->float_modes, &code);
 	info.pCode = code.word;
 	info.codeSize = code.n * 4;
 	if (ok) r = d->vk.CreateShaderModule(d->dev, &info, NULL, out);
 	cx_free(d->alloc, code.word, code.cap * 4);
-	if (!ok) return CX_FAIL(err, CX_ERR_MEMORY, "%s: no memory for shader %s", d->base.name, s->name);
+	if (!ok)
+		return CX_FAIL(err, CX_ERR_MEMORY, "%s: no memory for shader %s", d->base.name, s->name);
 	return r == VK_SUCCESS ? CX_OK : cx__vk_fail(d, r, s->name, err);
 }
 
@@ -33,19 +38,21 @@ static cx_status make_layout(cx_vk_device *d, uint32_t shader, cx_err *err)
 	const cx_vk_shader *s = &cx__vk_shaders[shader];
 	uint32_t n = s->n_tensors + 1u, all = n + s->n_texel;
 	VkDescriptorSetLayoutBinding b[CX_VK_TENSORS + 1 + CX_VK_TEXELS];
-	VkDescriptorSetLayoutCreateInfo set = {VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO, .bindingCount = all,
-		.pBindings = b};
+	VkDescriptorSetLayoutCreateInfo set = {
+		VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO, .bindingCount = all, .pBindings = b};
 	VkPushConstantRange push = {VK_SHADER_STAGE_COMPUTE_BIT, 0, 4};
-	VkPipelineLayoutCreateInfo layout = {VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO, .setLayoutCount = 1,
-		.pushConstantRangeCount = 1, .pPushConstantRanges = &push};
+	VkPipelineLayoutCreateInfo layout = {VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO,
+		.setLayoutCount = 1, .pushConstantRangeCount = 1, .pPushConstantRanges = &push};
 	VkResult r = VK_SUCCESS;
 	for (uint32_t i = 0; i < all; i++)
 		b[i] = (VkDescriptorSetLayoutBinding){i,
 			i < n ? VK_DESCRIPTOR_TYPE_STORAGE_BUFFER : VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER, 1,
 			VK_SHADER_STAGE_COMPUTE_BIT, NULL};
-	if (!d->set_layout[shader]) r = d->vk.CreateDescriptorSetLayout(d->dev, &set, NULL, &d->set_layout[shader]);
+	if (!d->set_layout[shader])
+		r = d->vk.CreateDescriptorSetLayout(d->dev, &set, NULL, &d->set_layout[shader]);
 	layout.pSetLayouts = &d->set_layout[shader];
-	if (r == VK_SUCCESS && !d->layout[shader]) r = d->vk.CreatePipelineLayout(d->dev, &layout, NULL, &d->layout[shader]);
+	if (r == VK_SUCCESS && !d->layout[shader])
+		r = d->vk.CreatePipelineLayout(d->dev, &layout, NULL, &d->layout[shader]);
 	return r == VK_SUCCESS ? CX_OK : cx__vk_fail(d, r, "no pipeline layout", err);
 }
 
@@ -69,7 +76,8 @@ static cx_status grow(cx_vk_device *d, cx_err *err)
 	for (uint32_t i = 0; i < d->cap_pipes; i++) {
 		uint32_t at;
 		if (!d->pipes[i]) continue;
-		for (at = d->pipes[i]->hash & (cap - 1); p[at]; at = (at + 1) & (cap - 1)) {}
+		for (at = d->pipes[i]->hash & (cap - 1); p[at]; at = (at + 1) & (cap - 1)) {
+		}
 		p[at] = d->pipes[i];
 	}
 	cx_free(d->alloc, d->pipes, d->cap_pipes * sizeof *p);
@@ -83,8 +91,8 @@ static cx_status make_pipeline(cx_vk_device *d, cx_vk_pipeline *p, cx_err *err)
 	VkSpecializationMapEntry map[CX_VK_SPEC];
 	VkSpecializationInfo spec = {p->n_spec, map, p->n_spec * 4u, p->spec};
 	VkComputePipelineCreateInfo info = {VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
-		.stage = {VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO, .stage = VK_SHADER_STAGE_COMPUTE_BIT,
-			.pName = "main", .pSpecializationInfo = &spec},
+		.stage = {VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+			.stage = VK_SHADER_STAGE_COMPUTE_BIT, .pName = "main", .pSpecializationInfo = &spec},
 		.layout = d->layout[p->shader]};
 	cx_status st;
 	VkResult r;
@@ -96,8 +104,8 @@ static cx_status make_pipeline(cx_vk_device *d, cx_vk_pipeline *p, cx_err *err)
 	return r == VK_SUCCESS ? CX_OK : cx__vk_fail(d, r, cx__vk_shaders[p->shader].name, err);
 }
 
-cx_status cx__vk_pipeline_get(cx_vk_device *d, uint32_t shader, const uint32_t *spec, uint32_t n_spec,
-	VkPipeline *out, cx_err *err)
+cx_status cx__vk_pipeline_get(cx_vk_device *d, uint32_t shader, const uint32_t *spec,
+	uint32_t n_spec, VkPipeline *out, cx_err *err)
 {
 	uint64_t h = fnv(fnv(fnv_start, &shader, sizeof shader), spec, n_spec * sizeof *spec);
 	cx_vk_pipeline *p;
@@ -105,7 +113,8 @@ cx_status cx__vk_pipeline_get(cx_vk_device *d, uint32_t shader, const uint32_t *
 	cx_status st;
 	CX_ASSERT(n_spec <= CX_VK_SPEC);
 	if ((st = grow(d, err)) != CX_OK) return st;
-	for (at = h & (d->cap_pipes - 1); (p = d->pipes[at]) != NULL; at = (at + 1) & (d->cap_pipes - 1))
+	for (at = h & (d->cap_pipes - 1); (p = d->pipes[at]) != NULL;
+		 at = (at + 1) & (d->cap_pipes - 1))
 		if (p->hash == h && p->shader == shader && p->n_spec == n_spec &&
 			memcmp(p->spec, spec, n_spec * sizeof *spec) == 0) {
 			*out = p->pipe;
@@ -174,14 +183,13 @@ static void *cache_read(cx_vk_device *d, const char *path, size_t *size)
 	void *data = NULL;
 	const char *why = NULL;
 	if (!f) return NULL; /* the first start */
-	if (fread(&h, 1, sizeof h, f) != sizeof h || memcmp(h.magic, cache_magic, 8) != 0 || h.bytes > CACHE_MAX)
+	if (fread(&h, 1, sizeof h, f) != sizeof h || memcmp(h.magic, cache_magic, 8) != 0 ||
+		h.bytes > CACHE_MAX)
 		why = "has no valid head";
-	else if (!(data = cx_malloc(d->alloc, (size_t)h.bytes + 1)))
-		why = "does not fit in memory";
+	else if (!(data = cx_malloc(d->alloc, (size_t)h.bytes + 1))) why = "does not fit in memory";
 	else if (fread(data, 1, (size_t)h.bytes, f) != h.bytes || fgetc(f) != EOF)
 		why = "has the wrong length";
-	else if (fnv(fnv_start, data, (size_t)h.bytes) != h.sum)
-		why = "has a wrong checksum";
+	else if (fnv(fnv_start, data, (size_t)h.bytes) != h.sum) why = "has a wrong checksum";
 	fclose(f);
 	if (!why) {
 		*size = (size_t)h.bytes;
@@ -201,7 +209,8 @@ void cx__vk_cache_load(cx_vk_device *d)
 	if (cache_path(d, "", path, sizeof path)) data = cache_read(d, path, &n);
 	info.initialDataSize = n;
 	info.pInitialData = data;
-	if (d->vk.CreatePipelineCache(d->dev, &info, NULL, &d->cache) != VK_SUCCESS) d->cache = VK_NULL_HANDLE;
+	if (d->vk.CreatePipelineCache(d->dev, &info, NULL, &d->cache) != VK_SUCCESS)
+		d->cache = VK_NULL_HANDLE;
 	if (data) cx_free(d->alloc, data, n + 1);
 }
 
@@ -210,7 +219,8 @@ static bool cache_write(const char *path, const cache_head *h, const void *data)
 	FILE *f = fopen(path, "wb");
 	bool ok;
 	if (!f) return false;
-	ok = fwrite(h, 1, sizeof *h, f) == sizeof *h && fwrite(data, 1, (size_t)h->bytes, f) == h->bytes;
+	ok =
+		fwrite(h, 1, sizeof *h, f) == sizeof *h && fwrite(data, 1, (size_t)h->bytes, f) == h->bytes;
 	return fclose(f) == 0 && ok;
 }
 

@@ -1,7 +1,9 @@
 /* program.c - steps compiled into recorded command buffers.
  *
- * One command buffer runs the whole program, and one more per step serves submits of a part. A barrier is recorded
- * only where a dispatch reads or writes bytes that an earlier one since the last barrier wrote or read. */
+ * One command buffer runs the whole program, and one more per step serves submits of a part. A
+ * barrier is recorded
+ * only where a dispatch reads or writes bytes that an earlier one since the last barrier wrote
+ * or read. */
 #include "backends/vulkan/emit.h"
 
 #include <string.h>
@@ -14,7 +16,8 @@ typedef struct access {
 
 struct cx_program {
 	cx_vk_device *dev;
-	cx_buffer *params; /* launch parameters, then tables, then a block for bindings that a shader leaves unused */
+	cx_buffer *
+		params; /* of launches, then tables, then a block for bindings that are not used */
 	uint64_t table_off, dummy_off;
 	VkDescriptorPool sets;
 	VkBufferView *views; /* [n_views] */
@@ -51,11 +54,13 @@ static cx_status make_params(compiler *c, cx_err *err)
 	p->dummy_off = (p->table_off + e->n_table + 255) & ~(uint64_t)255;
 	all = p->dummy_off + 256;
 	if (all > p->dev->max_range)
-		return CX_FAIL(err, CX_ERR_UNSUPPORTED, "vulkan: the parameters of %u dispatches are over the device's %llu bytes",
-			e->n, (unsigned long long)p->dev->max_range);
+		return CX_FAIL(err, CX_ERR_UNSUPPORTED,
+			"vulkan: the parameters of %u dispatches are over the device's %llu bytes", e->n,
+			(unsigned long long)p->dev->max_range);
 	if ((st = cx__vk_alloc(&p->dev->base, all, NULL, &p->params, err)) != CX_OK) return st;
 	for (uint32_t i = 0; i < e->n; i++) {
-		st = cx__vk_write(p->params, i * sizeof(struct cx_kparams), &e->d[i].p, sizeof(struct cx_kparams), err);
+		st = cx__vk_write(
+			p->params, i * sizeof(struct cx_kparams), &e->d[i].p, sizeof(struct cx_kparams), err);
 		if (st != CX_OK) return st;
 	}
 	return cx__vk_write(p->params, p->table_off, e->table, e->n_table, err);
@@ -68,7 +73,8 @@ static VkDescriptorBufferInfo slot_info(const compiler *c, const cx_vk_slot *s, 
 	const cx_program *p = c->p;
 	const cx_vk_buffer *params = (const cx_vk_buffer *)p->params, *b;
 	uint64_t off = s->off, size;
-	if (s->buf == CX_BUF_NONE) /* outputs get bytes of their own, so that nothing seems to race with the parameters */
+	if (s->buf ==
+		CX_BUF_NONE) /* bytes of its own, so that nothing seems to race with the parameters */
 		return (VkDescriptorBufferInfo){params->m.buf, is_output ? p->dummy_off : 0, 256};
 	b = s->buf == CX_VK_BUF_TABLE ? params : (const cx_vk_buffer *)c->e.binds->bufs[s->buf];
 	if (s->buf == CX_VK_BUF_TABLE) off += p->table_off;
@@ -84,8 +90,8 @@ static cx_status make_view(compiler *c, const cx_vk_slot *s, VkBufferView *out, 
 	cx_program *p = c->p;
 	cx_vk_device *d = p->dev;
 	const cx_vk_buffer *b = (const cx_vk_buffer *)c->e.binds->bufs[s->buf];
-	VkBufferViewCreateInfo info = {VK_STRUCTURE_TYPE_BUFFER_VIEW_CREATE_INFO, .buffer = b->m.buf, .format = s->format,
-		.offset = s->off, .range = s->bytes};
+	VkBufferViewCreateInfo info = {VK_STRUCTURE_TYPE_BUFFER_VIEW_CREATE_INFO, .buffer = b->m.buf,
+		.format = s->format, .offset = s->off, .range = s->bytes};
 	VkResult r = d->vk.CreateBufferView(d->dev, &info, NULL, out);
 	if (r != VK_SUCCESS) return cx__vk_fail(d, r, "no texel buffer", err);
 	p->views[p->n_views++] = *out;
@@ -100,11 +106,12 @@ static cx_status write_set(compiler *c, uint32_t i, cx_err *err)
 	VkDescriptorBufferInfo b[CX_VK_TENSORS + 1];
 	VkBufferView views[CX_VK_TEXELS];
 	VkWriteDescriptorSet w[2] = {
-		{VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET, .dstSet = c->sets[i], .descriptorCount = s->n_tensors + 1u,
+		{VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET, .dstSet = c->sets[i],
+			.descriptorCount = s->n_tensors + 1u,
 			.descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, .pBufferInfo = b},
-		{VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET, .dstSet = c->sets[i], .dstBinding = s->n_tensors + 1u,
-			.descriptorCount = s->n_texel, .descriptorType = VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER,
-			.pTexelBufferView = views}};
+		{VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET, .dstSet = c->sets[i],
+			.dstBinding = s->n_tensors + 1u, .descriptorCount = s->n_texel,
+			.descriptorType = VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER, .pTexelBufferView = views}};
 	cx_status st;
 	b[0] = (VkDescriptorBufferInfo){((cx_vk_buffer *)c->p->params)->m.buf, 0, c->p->dummy_off};
 	for (uint32_t k = 0; k < s->n_tensors; k++) b[k + 1] = slot_info(c, &x->slot[k], k < s->n_out);
@@ -119,7 +126,8 @@ static cx_status make_sets(compiler *c, cx_err *err)
 	cx_vk_device *d = c->p->dev;
 	VkDescriptorPoolSize size[2] = {
 		{VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, 0}, {VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER, 0}};
-	VkDescriptorPoolCreateInfo info = {VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO, .poolSizeCount = 1, .pPoolSizes = size};
+	VkDescriptorPoolCreateInfo info = {
+		VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO, .poolSizeCount = 1, .pPoolSizes = size};
 	VkResult r;
 	cx_status st;
 	for (uint32_t i = 0; i < c->e.n; i++) {
@@ -137,7 +145,8 @@ static cx_status make_sets(compiler *c, cx_err *err)
 	if (r != VK_SUCCESS) return cx__vk_fail(d, r, "no descriptor pool", err);
 	for (uint32_t i = 0; i < c->e.n; i++) {
 		VkDescriptorSetAllocateInfo alloc = {VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO,
-			.descriptorPool = c->p->sets, .descriptorSetCount = 1, .pSetLayouts = &d->set_layout[c->e.d[i].shader]};
+			.descriptorPool = c->p->sets, .descriptorSetCount = 1,
+			.pSetLayouts = &d->set_layout[c->e.d[i].shader]};
 		if (c->e.d[i].copy) continue;
 		r = d->vk.AllocateDescriptorSets(d->dev, &alloc, &c->sets[i]);
 		if (r != VK_SUCCESS) return cx__vk_fail(d, r, "no descriptor set", err);
@@ -150,12 +159,14 @@ static cx_status make_sets(compiler *c, cx_err *err)
 
 static void barrier(const compiler *c, VkCommandBuffer cmd, bool from_outside, bool to_outside)
 {
-	const VkPipelineStageFlags inside = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
+	const VkPipelineStageFlags inside =
+		VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
 	const VkAccessFlags writes = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT;
 	const VkAccessFlags reads = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_TRANSFER_READ_BIT;
 	VkMemoryBarrier all = {VK_STRUCTURE_TYPE_MEMORY_BARRIER,
 		.srcAccessMask = writes | (from_outside ? VK_ACCESS_HOST_WRITE_BIT : 0),
-		.dstAccessMask = reads | writes | (to_outside ? VK_ACCESS_HOST_READ_BIT | VK_ACCESS_HOST_WRITE_BIT : 0)};
+		.dstAccessMask =
+			reads | writes | (to_outside ? VK_ACCESS_HOST_READ_BIT | VK_ACCESS_HOST_WRITE_BIT : 0)};
 	c->p->dev->vk.CmdPipelineBarrier(cmd, inside | (from_outside ? VK_PIPELINE_STAGE_HOST_BIT : 0),
 		inside | (to_outside ? VK_PIPELINE_STAGE_HOST_BIT : 0), 0, 1, &all, 0, NULL, 0, NULL);
 }
@@ -180,7 +191,8 @@ static bool clashes(const compiler *c, const cx_vk_dispatch *x, uint32_t n)
 		a = access_of(c, &x->slot[k]);
 		for (uint32_t i = 0; i < n; i++) {
 			const access *b = &c->log[i];
-			if (a.buf == b->buf && (a.write || b->write) && a.lo < b->hi && b->lo < a.hi) return true;
+			if (a.buf == b->buf && (a.write || b->write) && a.lo < b->hi && b->lo < a.hi)
+				return true;
 		}
 	}
 	return false;
@@ -192,7 +204,8 @@ static cx_status remember(compiler *c, const cx_vk_dispatch *x, cx_err *err)
 		if (!is_memory(&x->slot[k])) continue;
 		if (c->n_log == c->cap_log) {
 			uint32_t cap = c->cap_log ? c->cap_log * 2 : 64;
-			access *log = cx_realloc(c->p->dev->alloc, c->log, c->cap_log * sizeof *log, cap * sizeof *log);
+			access *log =
+				cx_realloc(c->p->dev->alloc, c->log, c->cap_log * sizeof *log, cap * sizeof *log);
 			if (!log) return no_memory(err);
 			c->log = log;
 			c->cap_log = cap;
@@ -209,7 +222,9 @@ static void record_copy(const compiler *c, VkCommandBuffer cmd, const cx_vk_disp
 	const cx_vk_buffer *b[2];
 	VkBufferCopy part = {x->copy_off[1], x->copy_off[0], x->copy_bytes};
 	for (int i = 0; i < 2; i++)
-		b[i] = (const cx_vk_buffer *)(x->slot[i].buf == CX_VK_BUF_TABLE ? c->p->params : c->e.binds->bufs[x->slot[i].buf]);
+		b[i] = (const cx_vk_buffer *)(x->slot[i].buf == CX_VK_BUF_TABLE
+										  ? c->p->params
+										  : c->e.binds->bufs[x->slot[i].buf]);
 	if (x->slot[1].buf == CX_VK_BUF_TABLE) part.srcOffset += c->p->table_off;
 	c->p->dev->vk.CmdCopyBuffer(cmd, b[1]->m.buf, b[0]->m.buf, 1, &part);
 }
@@ -225,7 +240,8 @@ static void record_dispatch(const compiler *c, VkCommandBuffer cmd, uint32_t i)
 		return;
 	}
 	d->vk.CmdBindPipeline(cmd, VK_PIPELINE_BIND_POINT_COMPUTE, c->pipes[i]);
-	d->vk.CmdBindDescriptorSets(cmd, VK_PIPELINE_BIND_POINT_COMPUTE, layout, 0, 1, &c->sets[i], 0, NULL);
+	d->vk.CmdBindDescriptorSets(
+		cmd, VK_PIPELINE_BIND_POINT_COMPUTE, layout, 0, 1, &c->sets[i], 0, NULL);
 	d->vk.CmdPushConstants(cmd, layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, 4, &base);
 	d->vk.CmdDispatch(cmd, x->groups[0], x->groups[1], 1);
 }
@@ -241,11 +257,13 @@ static cx_status record(compiler *c, VkCommandBuffer cmd, uint32_t first, uint32
 	barrier(c, cmd, true, false);
 	c->n_log = 0;
 	for (uint32_t s = first; s < end; s++) {
-		uint32_t others = c->n_log; /* dispatches of one step say themselves where they depend on each other */
+		uint32_t others =
+			c->n_log; /* dispatches of one step say themselves where they depend on each other */
 		for (uint32_t i = c->first[s]; i < c->first[s + 1]; i++) {
 			const cx_vk_dispatch *x = &c->e.d[i];
 			if (x->groups[0] == 0) continue;
-			/* descriptors begin at aligned addresses, so those of neighbours overlap: fine among shaders, which
+			/* descriptors begin at aligned addresses, so those of neighbours overlap: fine
+			 * among shaders, which
 			 * write their own elements only, but copies are of another stage */
 			bool mixed = i > c->first[s] && c->e.d[i - 1].copy != x->copy;
 			if (x->after || mixed || clashes(c, x, others)) {
@@ -265,7 +283,8 @@ static cx_status record_all(compiler *c, cx_err *err)
 {
 	cx_program *p = c->p;
 	cx_vk_device *d = p->dev;
-	VkCommandPoolCreateInfo pool = {VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO, .queueFamilyIndex = d->family};
+	VkCommandPoolCreateInfo pool = {
+		VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO, .queueFamilyIndex = d->family};
 	VkCommandBufferAllocateInfo cmd = {VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
 		.level = VK_COMMAND_BUFFER_LEVEL_PRIMARY, .commandBufferCount = p->n_steps + 1};
 	cx_status st = CX_OK;
@@ -292,7 +311,9 @@ static cx_status emit_steps(compiler *c, const cx_step *steps, cx_err *err)
 	if (!c->pipes || !c->sets) return no_memory(err);
 	for (uint32_t i = 0; i < c->e.n; i++) {
 		const cx_vk_dispatch *x = &c->e.d[i];
-		cx_status st = x->copy ? CX_OK : cx__vk_pipeline_get(c->p->dev, x->shader, x->spec, x->n_spec, &c->pipes[i], err);
+		cx_status st = x->copy ? CX_OK
+							   : cx__vk_pipeline_get(
+									 c->p->dev, x->shader, x->spec, x->n_spec, &c->pipes[i], err);
 		if (st != CX_OK) return st;
 	}
 	return CX_OK;
@@ -309,7 +330,8 @@ static void compiler_free(compiler *c)
 	cx_free(a, c->e.table, c->e.cap_table);
 }
 
-static cx_status start(compiler *c, cx_vk_device *d, uint32_t n_steps, const cx_bindings *binds, cx_err *err)
+static cx_status start(
+	compiler *c, cx_vk_device *d, uint32_t n_steps, const cx_bindings *binds, cx_err *err)
 {
 	c->p = cx_calloc(d->alloc, 1, sizeof *c->p);
 	if (!c->p) return no_memory(err);
@@ -324,8 +346,8 @@ static cx_status start(compiler *c, cx_vk_device *d, uint32_t n_steps, const cx_
 	return CX_OK;
 }
 
-cx_status cx__vk_compile(cx_device *dev, const cx_step *steps, uint32_t n_steps, const cx_bindings *binds,
-	cx_program **out, cx_err *err)
+cx_status cx__vk_compile(cx_device *dev, const cx_step *steps, uint32_t n_steps,
+	const cx_bindings *binds, cx_program **out, cx_err *err)
 {
 	cx_vk_device *d = (cx_vk_device *)dev;
 	compiler c = {0};
@@ -349,12 +371,14 @@ cx_status cx__vk_compile(cx_device *dev, const cx_step *steps, uint32_t n_steps,
 cx_status cx__vk_submit(cx_program *p, uint32_t first, uint32_t n, cx_err *err)
 {
 	cx_vk_device *d = p->dev;
-	VkSubmitInfo info = {VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = n, .pCommandBuffers = p->cmds + first};
+	VkSubmitInfo info = {
+		VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = n, .pCommandBuffers = p->cmds + first};
 	cx_status st;
 	VkResult r;
 	if (first > p->n_steps || n > p->n_steps - first)
 		return CX_FAIL(err, CX_ERR_ARGUMENT, "vulkan: steps %u..+%u of %u", first, n, p->n_steps);
-	if ((st = cx__vk_wait(&d->base, err)) != CX_OK || n == 0) return st; /* one fence, one run at a time */
+	if ((st = cx__vk_wait(&d->base, err)) != CX_OK || n == 0)
+		return st; /* one fence, one run at a time */
 	if (n == p->n_steps) {
 		info.commandBufferCount = 1;
 		info.pCommandBuffers = p->cmds + n;

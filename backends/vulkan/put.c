@@ -1,4 +1,5 @@
-/* put.c - single values as the bits of a dtype, for tables and fill values that the host makes: rounded once, to
+/* put.c - single values as the bits of a dtype, for tables and fill values that the host makes:
+ * rounded once, to
  * nearest even; integers saturate. */
 #include "backends/vulkan/emit.h"
 
@@ -7,7 +8,8 @@
 #include <math.h>
 #include <string.h>
 
-/* v to the nearest multiple of a float format's step, so that the conversion from f32 that follows is exact. */
+/* v to the nearest multiple of a float format's step, so that the conversion from f32 that
+ * follows is exact. */
 static float to_precision(double v, int digits, int least)
 {
 	int e;

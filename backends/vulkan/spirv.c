@@ -1,4 +1,5 @@
-/* spirv.c - see spirv.h. One pass over each function instance: SPIR-V lists a block behind its dominator, so whether a
+/* spirv.c - see spirv.h. One pass over each function instance: SPIR-V lists a block behind its
+ * dominator, so whether a
  * block can be reached and which values are constants is known when it comes. */
 #include "backends/vulkan/spirv.h"
 
@@ -6,14 +7,55 @@
 
 /* Opcodes and decorations by their numbers in the SPIR-V specification, unified1. */
 enum {
-	OP_SOURCE = 3, OP_SOURCE_EXT = 4, OP_NAME = 5, OP_MEMBER_NAME = 6, OP_LINE = 8, OP_EXT_INST = 12, OP_ENTRY = 15,
-	OP_MODE = 16, OP_CAPABILITY = 17, OP_TRUE = 41, OP_FALSE = 42, OP_CONSTANT = 43, OP_SPEC_TRUE = 48, OP_SPEC_FALSE = 49,
-	OP_SPEC = 50, OP_SPEC_OP = 52, OP_FUNCTION = 54, OP_PARAMETER = 55, OP_FUNCTION_END = 56, OP_CALL = 57, OP_VARIABLE = 59,
-	OP_LOAD = 61, OP_STORE = 62, OP_ARRAY_LENGTH = 68, OP_DECORATE = 71, OP_SHUFFLE = 79, OP_EXTRACT = 81, OP_INSERT = 82,
-	OP_IMAGE_FETCH = 95, OP_F_TO_U = 109, OP_BITCAST = 124, OP_CONTROL_BARRIER = 224, OP_MEMORY_BARRIER = 225, OP_PHI = 245,
-	OP_LOOP_MERGE = 246, OP_SELECTION_MERGE = 247, OP_LABEL = 248, OP_BRANCH = 249, OP_CONDITIONAL = 250, OP_SWITCH = 251,
-	OP_RETURN = 253, OP_RETURN_VALUE = 254, OP_UNREACHABLE = 255, OP_SDOT = 4450, OP_NO_LINE = 317,
-	DECORATION_SPEC_ID = 1, HEADER = 5, MAX_PARAMS = 24, MAX_INSTANCES = 4096
+	OP_SOURCE = 3,
+	OP_SOURCE_EXT = 4,
+	OP_NAME = 5,
+	OP_MEMBER_NAME = 6,
+	OP_LINE = 8,
+	OP_EXT_INST = 12,
+	OP_ENTRY = 15,
+	OP_MODE = 16,
+	OP_CAPABILITY = 17,
+	OP_TRUE = 41,
+	OP_FALSE = 42,
+	OP_CONSTANT = 43,
+	OP_SPEC_TRUE = 48,
+	OP_SPEC_FALSE = 49,
+	OP_SPEC = 50,
+	OP_SPEC_OP = 52,
+	OP_FUNCTION = 54,
+	OP_PARAMETER = 55,
+	OP_FUNCTION_END = 56,
+	OP_CALL = 57,
+	OP_VARIABLE = 59,
+	OP_LOAD = 61,
+	OP_STORE = 62,
+	OP_ARRAY_LENGTH = 68,
+	OP_DECORATE = 71,
+	OP_SHUFFLE = 79,
+	OP_EXTRACT = 81,
+	OP_INSERT = 82,
+	OP_IMAGE_FETCH = 95,
+	OP_F_TO_U = 109,
+	OP_BITCAST = 124,
+	OP_CONTROL_BARRIER = 224,
+	OP_MEMORY_BARRIER = 225,
+	OP_PHI = 245,
+	OP_LOOP_MERGE = 246,
+	OP_SELECTION_MERGE = 247,
+	OP_LABEL = 248,
+	OP_BRANCH = 249,
+	OP_CONDITIONAL = 250,
+	OP_SWITCH = 251,
+	OP_RETURN = 253,
+	OP_RETURN_VALUE = 254,
+	OP_UNREACHABLE = 255,
+	OP_SDOT = 4450,
+	OP_NO_LINE = 317,
+	DECORATION_SPEC_ID = 1,
+	HEADER = 5,
+	MAX_PARAMS = 24,
+	MAX_INSTANCES = 4096
 };
 
 typedef struct value {
@@ -36,19 +78,26 @@ typedef struct cutter {
 	uint32_t n_spec, bound, next, main;
 	cx_spv *out, body, deco, edges; /* edges: pairs of labels, from and to, of this instance */
 	uint32_t label;                 /* of the block being written */
-	value *val;        /* [bound] */
-	uint32_t *map;     /* [bound] id in the new module; 0: the same */
-	uint32_t *spec_id; /* [bound] 1 + SpecId */
-	size_t *function;  /* [bound] where it starts, 0: not a function */
-	uint8_t *local;    /* [bound] made inside a function */
-	uint8_t *mark;     /* [bound] labels: 1 reached, 2 named by a merge that stays; results: 4 written */
-	instance *inst;    /* [MAX_INSTANCES] */
+	value *val;                     /* [bound] */
+	uint32_t *map;                  /* [bound] id in the new module; 0: the same */
+	uint32_t *spec_id;              /* [bound] 1 + SpecId */
+	size_t *function;               /* [bound] where it starts, 0: not a function */
+	uint8_t *local;                 /* [bound] made inside a function */
+	uint8_t
+		*mark; /* [bound] labels: 1 reached, 2 named by a merge that stays; results: 4 written */
+	instance *inst; /* [MAX_INSTANCES] */
 	uint32_t n_inst;
 	bool failed;
 } cutter;
 
-static uint32_t op_of(uint32_t w) { return w & 0xffff; }
-static uint32_t len_of(uint32_t w) { return w >> 16; }
+static uint32_t op_of(uint32_t w)
+{
+	return w & 0xffff;
+}
+static uint32_t len_of(uint32_t w)
+{
+	return w >> 16;
+}
 
 /* ---- writing ---- */
 
@@ -69,7 +118,10 @@ static void put(cutter *c, cx_spv *s, const uint32_t *w, size_t n)
 	s->n += n;
 }
 
-static uint32_t mapped(const cutter *c, uint32_t id) { return id < c->bound && c->map[id] ? c->map[id] : id; }
+static uint32_t mapped(const cutter *c, uint32_t id)
+{
+	return id < c->bound && c->map[id] ? c->map[id] : id;
+}
 
 /* Where the result id of an instruction is: 0 none. */
 static uint32_t result_at(uint32_t op)
@@ -163,35 +215,66 @@ static void put_branch(cutter *c, uint32_t label)
 
 /* ---- folding ---- */
 
-static value make(uint32_t v) { return (value){true, v}; }
-static value at(const cutter *c, uint32_t id) { return id < c->bound ? c->val[id] : (value){0}; }
+static value make(uint32_t v)
+{
+	return (value){true, v};
+}
+static value at(const cutter *c, uint32_t id)
+{
+	return id < c->bound ? c->val[id] : (value){0};
+}
 
 static value fold_two(uint32_t op, uint32_t a, uint32_t b)
 {
 	switch (op) {
-	case 128: return make(a + b);
-	case 130: return make(a - b);
-	case 132: return make(a * b);
-	case 134: return b ? make(a / b) : (value){0};
-	case 137: return b ? make(a % b) : (value){0};
-	case 164: case 170: return make(a == b);
-	case 165: case 171: return make(a != b);
-	case 166: return make(a | b);
-	case 167: return make(a & b);
-	case 172: return make(a > b);
-	case 173: return make((int32_t)a > (int32_t)b);
-	case 174: return make(a >= b);
-	case 175: return make((int32_t)a >= (int32_t)b);
-	case 176: return make(a < b);
-	case 177: return make((int32_t)a < (int32_t)b);
-	case 178: return make(a <= b);
-	case 179: return make((int32_t)a <= (int32_t)b);
-	case 194: return b < 32 ? make(a >> b) : (value){0};
-	case 196: return b < 32 ? make(a << b) : (value){0};
-	case 197: return make(a | b);
-	case 198: return make(a ^ b);
-	case 199: return make(a & b);
-	default: return (value){0};
+	case 128:
+		return make(a + b);
+	case 130:
+		return make(a - b);
+	case 132:
+		return make(a * b);
+	case 134:
+		return b ? make(a / b) : (value){0};
+	case 137:
+		return b ? make(a % b) : (value){0};
+	case 164:
+	case 170:
+		return make(a == b);
+	case 165:
+	case 171:
+		return make(a != b);
+	case 166:
+		return make(a | b);
+	case 167:
+		return make(a & b);
+	case 172:
+		return make(a > b);
+	case 173:
+		return make((int32_t)a > (int32_t)b);
+	case 174:
+		return make(a >= b);
+	case 175:
+		return make((int32_t)a >= (int32_t)b);
+	case 176:
+		return make(a < b);
+	case 177:
+		return make((int32_t)a < (int32_t)b);
+	case 178:
+		return make(a <= b);
+	case 179:
+		return make((int32_t)a <= (int32_t)b);
+	case 194:
+		return b < 32 ? make(a >> b) : (value){0};
+	case 196:
+		return b < 32 ? make(a << b) : (value){0};
+	case 197:
+		return make(a | b);
+	case 198:
+		return make(a ^ b);
+	case 199:
+		return make(a & b);
+	default:
+		return (value){0};
 	}
 }
 
@@ -248,7 +331,8 @@ static void survey(cutter *c)
 			return;
 		}
 		if (op == OP_ENTRY) c->main = w[2];
-		if (op == OP_DECORATE && n == 4 && w[2] == DECORATION_SPEC_ID && w[1] < c->bound) c->spec_id[w[1]] = w[3] + 1;
+		if (op == OP_DECORATE && n == 4 && w[2] == DECORATION_SPEC_ID && w[1] < c->bound)
+			c->spec_id[w[1]] = w[3] + 1;
 		if (op == OP_FUNCTION) {
 			inside = true;
 			if (w[2] < c->bound) c->function[w[2]] = i;
@@ -276,7 +360,8 @@ static uint32_t instance_of(cutter *c, uint32_t function, const uint32_t *arg, u
 		const instance *have = &c->inst[k];
 		bool same = have->function == function;
 		for (uint32_t i = 0; i < n && same; i++)
-			same = have->arg[i].known == want.arg[i].known && (!want.arg[i].known || have->arg[i].v == want.arg[i].v);
+			same = have->arg[i].known == want.arg[i].known &&
+				   (!want.arg[i].known || have->arg[i].v == want.arg[i].v);
 		if (same) return have->as;
 	}
 	if (c->n_inst == MAX_INSTANCES) {
@@ -345,7 +430,8 @@ static void put_end(cutter *c, const uint32_t *w, const uint32_t *merge)
 		return;
 	}
 	put_instr(c, w);
-	for (uint32_t i = op == OP_BRANCH ? 1 : 2; i < n && (op == OP_BRANCH || op == OP_CONDITIONAL || op == OP_SWITCH); i++)
+	for (uint32_t i = op == OP_BRANCH ? 1 : 2;
+		 i < n && (op == OP_BRANCH || op == OP_CONDITIONAL || op == OP_SWITCH); i++)
 		if (!is_literal(w, i)) reach(c, w[i]);
 }
 
@@ -358,13 +444,14 @@ static void put_stub(cutter *c, const uint32_t *label, uint32_t loop)
 }
 
 typedef struct walk {
-	bool live;              /* the block is written */
-	const uint32_t *merge;  /* waiting for the block's end */
+	bool live;             /* the block is written */
+	const uint32_t *merge; /* waiting for the block's end */
 	bool started;
 	uint32_t param;
 } walk;
 
-static void function_instr(cutter *c, const instance *it, walk *k, const uint32_t *w, const uint32_t *loop_of)
+static void function_instr(
+	cutter *c, const instance *it, walk *k, const uint32_t *w, const uint32_t *loop_of)
 {
 	uint32_t op = op_of(w[0]), n = len_of(w[0]), r = result_at(op);
 	if (op == OP_LINE || op == OP_NO_LINE) return;
@@ -411,7 +498,8 @@ static void rename_locals(cutter *c, const instance *it, size_t start, uint32_t 
 			loop_of[w[r]] = 0;
 		}
 		if (op == OP_LABEL) label = w[1];
-		if (op == OP_LOOP_MERGE && w[2] < c->bound) loop_of[w[2]] = label; /* of its continue block */
+		if (op == OP_LOOP_MERGE && w[2] < c->bound)
+			loop_of[w[2]] = label; /* of its continue block */
 		if (op == OP_FUNCTION_END) break;
 	}
 }
@@ -421,7 +509,9 @@ static void decorate(cutter *c, size_t start)
 {
 	for (size_t i = HEADER; i < start && op_of(c->in[i]) != OP_FUNCTION; i += len_of(c->in[i])) {
 		const uint32_t *w = c->in + i;
-		if (op_of(w[0]) != OP_DECORATE || w[1] >= c->bound || !c->local[w[1]] || !(c->mark[w[1]] & 4)) continue;
+		if (op_of(w[0]) != OP_DECORATE || w[1] >= c->bound || !c->local[w[1]] ||
+			!(c->mark[w[1]] & 4))
+			continue;
 		put(c, &c->deco, (uint32_t[]){w[0], mapped(c, w[1])}, 2);
 		put(c, &c->deco, w + 2, len_of(w[0]) - 2);
 	}
@@ -457,19 +547,24 @@ static void write_instance(cutter *c, uint32_t k, uint32_t *loop_of)
 
 static const struct {
 	uint32_t bit, capability, mode;
-} modes_of[3] = {{CX_SPV_MODE_NAN, 4466, 4461}, {CX_SPV_MODE_DENORM, 4464, 4459}, {CX_SPV_MODE_RTE, 4467, 4462}};
+} modes_of[3] = {
+	{CX_SPV_MODE_NAN, 4466, 4461}, {CX_SPV_MODE_DENORM, 4464, 4459}, {CX_SPV_MODE_RTE, 4467, 4462}};
 
-/* Everything before the functions, with the modes and the decorations of the instances in their places. */
+/* Everything before the functions, with the modes and the decorations of the instances in their
+ * places. */
 static void put_head(cutter *c, uint32_t modes)
 {
 	bool decorated = false;
 	put(c, c->out, c->in, HEADER);
 	for (int i = 0; i < 3; i++)
-		if (modes & modes_of[i].bit) put(c, c->out, (uint32_t[]){2u << 16 | OP_CAPABILITY, modes_of[i].capability}, 2);
+		if (modes & modes_of[i].bit)
+			put(c, c->out, (uint32_t[]){2u << 16 | OP_CAPABILITY, modes_of[i].capability}, 2);
 	for (size_t i = HEADER; i < c->n && op_of(c->in[i]) != OP_FUNCTION; i += len_of(c->in[i])) {
 		const uint32_t *w = c->in + i;
 		uint32_t op = op_of(w[0]);
-		if (op == OP_NAME || op == OP_MEMBER_NAME || op == OP_SOURCE || op == OP_SOURCE_EXT || op == OP_LINE) continue;
+		if (op == OP_NAME || op == OP_MEMBER_NAME || op == OP_SOURCE || op == OP_SOURCE_EXT ||
+			op == OP_LINE)
+			continue;
 		if (op == OP_DECORATE && w[1] < c->bound && c->local[w[1]]) continue;
 		if (op == OP_DECORATE && !decorated) {
 			put(c, c->out, c->deco.word, c->deco.n);
@@ -478,7 +573,8 @@ static void put_head(cutter *c, uint32_t modes)
 		put(c, c->out, w, len_of(w[0]));
 		if (op != OP_ENTRY) continue;
 		for (int k = 0; k < 3; k++)
-			if (modes & modes_of[k].bit) put(c, c->out, (uint32_t[]){4u << 16 | OP_MODE, w[2], modes_of[k].mode, 32}, 4);
+			if (modes & modes_of[k].bit)
+				put(c, c->out, (uint32_t[]){4u << 16 | OP_MODE, w[2], modes_of[k].mode, 32}, 4);
 	}
 	if (!decorated && c->deco.n) c->failed = true;
 }
@@ -499,7 +595,8 @@ static void release(cutter *c, uint32_t *loop_of)
 	cx_free(a, loop_of, c->bound * sizeof *loop_of);
 }
 
-bool cx__spv_specialise(const uint32_t *in, size_t n, const uint32_t *spec, uint32_t n_spec, uint32_t modes, cx_spv *out)
+bool cx__spv_specialise(const uint32_t *in, size_t n, const uint32_t *spec, uint32_t n_spec,
+	uint32_t modes, cx_spv *out)
 {
 	cutter c = {.in = in, .n = n, .spec = spec, .n_spec = n_spec, .out = out};
 	uint32_t *loop_of = NULL;
@@ -515,7 +612,8 @@ bool cx__spv_specialise(const uint32_t *in, size_t n, const uint32_t *spec, uint
 	c.mark = cx_calloc(a, c.bound, 1);
 	c.inst = cx_calloc(a, MAX_INSTANCES, sizeof *c.inst);
 	loop_of = cx_calloc(a, c.bound, sizeof *loop_of);
-	c.failed = !c.val || !c.map || !c.spec_id || !c.function || !c.local || !c.mark || !c.inst || !loop_of;
+	c.failed =
+		!c.val || !c.map || !c.spec_id || !c.function || !c.local || !c.mark || !c.inst || !loop_of;
 	if (!c.failed) survey(&c);
 	if (!c.failed) instance_of(&c, c.main, NULL, 0);
 	for (uint32_t k = 0; k < c.n_inst && !c.failed; k++) write_instance(&c, k, loop_of);

@@ -12,11 +12,16 @@ typedef struct cx_spv {
 	size_t n, cap;
 } cx_spv;
 
-/* out = the module `in` for these values of its specialization constants (ids 0..n_spec-1): branches and switches
- * on constants are taken, functions are made anew for each set of constant arguments, what cannot be reached is
- * left out; and `modes` are added for 32-bit floats. Drivers do the same, but only after inlining everything,
- * which takes them many times as long. The constants stay specialization constants. False: out of memory, or a
+/* out = the module `in` for these values of its specialization constants (ids 0..n_spec-1):
+ * branches and switches
+ * on constants are taken, functions are made anew for each set of constant arguments, what
+ * cannot be reached is
+ * left out; and `modes` are added for 32-bit floats. Drivers do the same, but only after
+ * inlining everything,
+ * which takes them many times as long. The constants stay specialization constants. False: out
+ * of memory, or a
  * module that is not as glslang writes them. Free out->word (cap * 4 bytes) in either case. */
-bool cx__spv_specialise(const uint32_t *in, size_t n, const uint32_t *spec, uint32_t n_spec, uint32_t modes, cx_spv *out);
+bool cx__spv_specialise(const uint32_t *in, size_t n, const uint32_t *spec, uint32_t n_spec,
+	uint32_t modes, cx_spv *out);
 
 #endif

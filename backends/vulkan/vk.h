@@ -1,12 +1,17 @@
 /* vk.h - the inside of the vulkan backend: entry points, device, buffers, dispatches.
  *
- * Files: loader.c finds the loader and the devices; device.c opens one; memory.c owns buffers; pipeline.c makes
- * pipelines (spirv.c their shaders) and keeps their cache on disk; program.c records steps; kernels.c answers find() from kernels.def;
+ * Files: loader.c finds the loader and the devices; device.c opens one; memory.c owns buffers;
+ * pipeline.c makes
+ * pipelines (spirv.c their shaders) and keeps their cache on disk; program.c records steps;
+ * kernels.c answers find() from kernels.def;
  * emit.c and launch_*.c turn a step into dispatches. The arithmetic is in shaders/.
  *
- * Bindings of every shader: 0 the launch parameters (one struct cx_kparams per dispatch, plus tables made by the
- * host), 1+i the tensor t[i] of kernels/params.h. For block formats t[i].off counts bytes, since a descriptor's
- * offset must be aligned and blocks are not. Behind the tensors a shader may have uniform texel buffers. A push constant holds the first word of the dispatch's struct. */
+ * Bindings of every shader: 0 the launch parameters (one struct cx_kparams per dispatch, plus
+ * tables made by the
+ * host), 1+i the tensor t[i] of kernels/params.h. For block formats t[i].off counts bytes,
+ * since a descriptor's
+ * offset must be aligned and blocks are not. Behind the tensors a shader may have uniform
+ * texel buffers. A push constant holds the first word of the dispatch's struct. */
 #ifndef CX_VK_H
 #define CX_VK_H
 
@@ -86,7 +91,12 @@ enum {
 #undef CX_SHADER
 	CX_SHADER_COUNT
 };
-enum { CX_VK_NEEDS_NOTHING = 0, CX_VK_NEEDS_INT64 = 1, CX_VK_NEEDS_IDOT = 2, CX_VK_NEEDS_COOPMAT = 4 };
+enum {
+	CX_VK_NEEDS_NOTHING = 0,
+	CX_VK_NEEDS_INT64 = 1,
+	CX_VK_NEEDS_IDOT = 2,
+	CX_VK_NEEDS_COOPMAT = 4
+};
 typedef struct cx_vk_shader {
 	const char *name;
 	const uint32_t *code;
@@ -97,8 +107,8 @@ extern const cx_vk_shader cx__vk_shaders[CX_SHADER_COUNT];
 
 enum {
 	CX_VK_TENSORS = CX_K_TENSORS,
-	CX_VK_TEXELS = 2,           /* texel buffers of a shader, at most */
-	CX_VK_SPEC = 96,            /* specialization constants of a pipeline, ids 0 .. n-1 */
+	CX_VK_TEXELS = 2, /* texel buffers of a shader, at most */
+	CX_VK_SPEC = 96,  /* specialization constants of a pipeline, ids 0 .. n-1 */
 	CX_VK_PARAM_WORDS = sizeof(struct cx_kparams) / 4,
 	CX_VK_STAGING = 4 << 20
 };
@@ -131,10 +141,10 @@ typedef struct cx_vk_device {
 	VkCommandPool pool;
 	VkCommandBuffer copy_cmd;
 	VkFence fence;
-	bool in_flight;   /* submitted, fence not yet waited for */
-	bool unified;     /* device memory is the host's: buffers are mapped, no staging */
+	bool in_flight; /* submitted, fence not yet waited for */
+	bool unified;   /* device memory is the host's: buffers are mapped, no staging */
 	bool has_int64, has_idot, has_coopmat;
-	bool exact_div;   /* the driver's f32 division is known to be correctly rounded */
+	bool exact_div;       /* the driver's f32 division is known to be correctly rounded */
 	uint32_t float_modes; /* execution modes to add to every shader, bits CX_SPV_MODE_* */
 	uint64_t max_range;   /* of one storage buffer descriptor; tests lower it */
 	struct cx_vk_memory {
@@ -147,7 +157,7 @@ typedef struct cx_vk_device {
 	cx_vk_pipeline **pipes; /* [cap_pipes], open addressing */
 	uint32_t n_pipes, cap_pipes;
 	VkPipelineCache cache;
-	uint32_t n_made;        /* pipelines made since the cache was loaded or saved */
+	uint32_t n_made; /* pipelines made since the cache was loaded or saved */
 } cx_vk_device;
 
 typedef struct cx_vk_buffer {
@@ -159,7 +169,8 @@ typedef struct cx_vk_buffer {
 extern const cx_backend cx__backend_vulkan;
 
 /* ---- loader.c ---- */
-/* Opens the loader, makes an instance (with validation as the configuration asks) and chooses physical device
+/* Opens the loader, makes an instance (with validation as the configuration asks) and chooses
+ * physical device
  * `index`, best kind first. */
 cx_status cx__vk_instance(cx_vk_device *d, int index, cx_err *err);
 void cx__vk_instance_close(cx_vk_device *d);
@@ -179,23 +190,24 @@ void cx__vk_close(cx_device *dev);
 cx_status cx__vk_memory_make(
 	cx_vk_device *d, uint64_t bytes, bool host, struct cx_vk_memory *out, cx_err *err);
 void cx__vk_memory_free(cx_vk_device *d, struct cx_vk_memory *m);
-cx_status cx__vk_alloc(cx_device *dev, uint64_t bytes, const void *host, cx_buffer **out, cx_err *err);
+cx_status cx__vk_alloc(
+	cx_device *dev, uint64_t bytes, const void *host, cx_buffer **out, cx_err *err);
 void cx__vk_free(cx_buffer *buf);
 cx_status cx__vk_write(cx_buffer *buf, uint64_t off, const void *src, uint64_t bytes, cx_err *err);
 cx_status cx__vk_read(cx_buffer *buf, uint64_t off, void *dst, uint64_t bytes, cx_err *err);
 cx_status cx__vk_wait(cx_device *dev, cx_err *err);
 
 /* ---- pipeline.c ---- */
-cx_status cx__vk_pipeline_get(cx_vk_device *d, uint32_t shader, const uint32_t *spec, uint32_t n_spec,
-	VkPipeline *out, cx_err *err);
+cx_status cx__vk_pipeline_get(cx_vk_device *d, uint32_t shader, const uint32_t *spec,
+	uint32_t n_spec, VkPipeline *out, cx_err *err);
 /* Reads the cache file, if there is one that fits; a damaged one is logged and ignored. */
 void cx__vk_cache_load(cx_vk_device *d);
 void cx__vk_cache_save(cx_vk_device *d);
 void cx__vk_pipelines_free(cx_vk_device *d);
 
 /* ---- program.c ---- */
-cx_status cx__vk_compile(cx_device *dev, const cx_step *steps, uint32_t n_steps, const cx_bindings *binds,
-	cx_program **out, cx_err *err);
+cx_status cx__vk_compile(cx_device *dev, const cx_step *steps, uint32_t n_steps,
+	const cx_bindings *binds, cx_program **out, cx_err *err);
 cx_status cx__vk_submit(cx_program *prog, uint32_t first, uint32_t n, cx_err *err);
 void cx__vk_discard(cx_program *prog);
 

@@ -297,12 +297,13 @@ cx_status cx_llm_config_json(const char *path, const cx_alloc *alloc, cx_llm_con
 	if ((st = cx_json_load(alloc, path, &json, err)) != CX_OK) return st;
 	if ((st = cx_json_root(path, json, &root, err)) != CX_OK) goto done;
 	if ((st = json_family(&root, c, err)) != CX_OK) goto done;
-	if ((st = cx_json_object(&root, "quantization_config", CX_OPTIONAL, &at, err)) != CX_OK) goto done;
+	if ((st = cx_json_object(&root, "quantization_config", CX_OPTIONAL, &at, err)) != CX_OK)
+		goto done;
 	if (at.obj) {
 		const char *method = "?";
 		cx_json_string(&at, "quant_method", CX_OPTIONAL, &method, NULL);
-		st = CX_FAIL(err, CX_ERR_UNSUPPORTED, "%.80s: quantization_config: '%.40s' is not supported",
-			path, method);
+		st = CX_FAIL(err, CX_ERR_UNSUPPORTED,
+			"%.80s: quantization_config: '%.40s' is not supported", path, method);
 		goto done;
 	}
 	/* Multimodal wrappers put the text model's fields inside. */
