@@ -114,7 +114,7 @@ static void put(cutter *c, cx_spv *s, const uint32_t *w, size_t n)
 		s->word = p;
 		s->cap = cap;
 	}
-	memcpy(s->word + s->n, w, n * 4);
+	if (n) memcpy(s->word + s->n, w, n * 4); /* w may be NULL where n is 0 */
 	s->n += n;
 }
 
