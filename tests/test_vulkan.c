@@ -7,7 +7,7 @@
  * the subgroup size, so the
  * program runs itself once per width (LP_NATIVE_VECTOR_WIDTH 128, 256, 512: subgroups of 4, 8,
  * 16). The first child does all,
- * the others fewer seeds. K=name limits the ops, for work on one of them.
+ * the others fewer seeds. CORTEX_FILTER=name limits the ops, for work on one of them.
  * tests/test_vulkan_run.c: plans, models, errors. */
 #include "tests/cpu_run.h"
 #include "tests/random_graph.h"
@@ -136,7 +136,7 @@ static void random_case(cx_op op, const cx_random_opts *o, const char *what)
 
 static bool is_run(cx_op op)
 {
-	const char *only = getenv("K");
+	const char *only = getenv("CORTEX_FILTER");
 	if (only && !strstr(cx__ops[op].name, only)) return false;
 	return cx__ops[op].kind != CX_KIND_LEAF && cx__ops[op].kind != CX_KIND_META;
 }

@@ -116,7 +116,8 @@ static float *run_moves(void)
 	cx_exec *e = NULL;
 	cx_plan_opts opts = {.devices = &dev, .n_devices = 1, .no_fuse = true};
 	cx_tensor in, t;
-	for (int i = 0; i < 300000; i++) x[i] = (float)(i % 10007 * 7919 % 10007) * 1e-4f - 0.5f;
+	for (int i = 0; i < 300000; i++)
+		x[i] = (float)((unsigned)i % 10007u * 7919u % 10007u) * 1e-4f - 0.5f;
 	for (int i = 0; i < 90; i++) idx[i] = i * 7 % 311 - 2; /* some are outside */
 	OK(cx_graph_create(NULL, &g, err));
 	in = cx_input(g, "x", CX_F32, 2, dim);
@@ -366,8 +367,10 @@ static void fill_random(void *ctx, uint32_t id, void *buf, uint64_t bytes)
 	assert_int_equal(cx__random_fill(ctx, id, buf, bytes), CX_OK);
 }
 
-/* GPU-assisted validation watches every access of the shaders. A subset: lavapipe takes minutes to compile an
- * instrumented tile of products, and layer 1.3.239 calls byte 859 of a descriptor of 2064 bytes outside, in the
+/* GPU-assisted validation watches every access of the shaders. A subset: lavapipe takes minutes
+ * to compile an
+ * instrumented tile of products, and layer 1.3.239 calls byte 859 of a descriptor of 2064
+ * bytes outside, in the
  * second dispatch of delta_rule. */
 static void __attribute__((unused)) test_gpu_assisted(void **state)
 {
