@@ -30,7 +30,7 @@ endif
 # Link line of the static library's users; asked for late, since `make run` may first install pkg-config.
 CFLAGS_PC = $(eval CFLAGS_PC := $(if $(PKG),$(shell $(PKG) --cflags $(LIBS_PC) 2>/dev/null)))$(CFLAGS_PC)
 LIBS_FOUND = $(eval LIBS_FOUND := $(if $(PKG),$(shell $(PKG) --libs $(LIBS_PC) 2>/dev/null)))$(LIBS_FOUND)
-LDLIBS = $(if $(LIBS_FOUND),$(LIBS_FOUND),-ljansson -lpcre2-8 -lutf8proc) -lm -lpthread -ldl
+LDLIBS = $(if $(LIBS_FOUND),$(LIBS_FOUND),-ljansson -lpcre2-8 -lutf8proc) -lz -lm -lpthread -ldl
 
 # Files in backends/cpu/isa/ are compiled once per instruction set, with CX_ISA naming it, and chosen
 # at run time by cpuid.
@@ -83,6 +83,12 @@ else
 TEST_SRC := $(filter-out tests/test_vulkan.c,$(TEST_SRC))
 endif
 
+# HDF5=yes, no: by default, where its headers are.  NWB files are read by a plug-in, which alone links libhdf5.
+CFLAGS_H5 := $(firstword $(foreach d,/usr/include/hdf5/serial /usr/local/include /usr/include,$(if $(wildcard $(d)/hdf5.h),-I$(d))))
+LIBS_H5 := $(firstword $(foreach d,$(MACHINE)/hdf5/serial $(MACHINE),$(if $(wildcard /usr/lib/$(d)/libhdf5.so),-L/usr/lib/$(d)))) -lhdf5
+HDF5 ?= $(if $(CFLAGS_H5),yes,no)
+PLUGINS := $(if $(filter yes,$(HDF5)),$(BUILD)/cortex-nwb.so)
+
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(LIB_GEN) $(foreach i,$(ISAS),$(ISA_SRC:%.c=$(BUILD)/%.$(i).o))
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/%.o) $(BUILD)/gen/dump_html.o
 TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
@@ -93,12 +99,12 @@ BENCH_LIB_OBJ := $(BENCH_LIB_SRC:%.c=$(BUILD)/%.o)
 NVCC := $(shell command -v nvcc 2>/dev/null)
 FOUND := cuda compiler: $(if $(NVCC),yes,no), vulkan headers: $(call have_h,vulkan/vulkan.h), \
 	glslangValidator: $(if $(GLSLANG),yes,no), \
-	opencl headers: $(call have_h,CL/cl.h), hdf5: $(if $(wildcard /usr/include/hdf5*),yes,no)
+	opencl headers: $(call have_h,CL/cl.h), hdf5 headers: $(if $(CFLAGS_H5),yes,no)
 
 .PHONY: all run test bench bench-quick lint format deps deps-install install docs help clean fuzz headers found
 .SECONDARY:
 
-all: found $(BUILD)/cortex
+all: found $(BUILD)/cortex $(PLUGINS)
 
 found:
 	@echo "backends: cpu ($(ISAS)),$(if $(filter yes,$(VULKAN)), vulkan$(comma))$(if $(LIB_GEN), opencl$(comma)) ref, null | optional, found here: $(FOUND)"
@@ -133,6 +139,11 @@ $(BUILD)/libcortex.a: $(LIB_OBJ)
 $(BUILD)/cortex: $(APP_OBJ) $(BUILD)/libcortex.a
 	$(Q)echo "  LD      $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/models/files/hdf5/%.o: CFLAGS_ALL += $(CFLAGS_H5)
+$(BUILD)/cortex-nwb.so: $(BUILD)/models/files/hdf5/plugin.o $(BUILD)/graph/base.o
+	$(Q)echo "  LD      $@"
+	$(Q)$(CC) $(LDFLAGS) -shared -Wl,-Bsymbolic -o $@ $^ $(LIBS_H5)
 
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_LIB_OBJ) $(BUILD)/libcortex.a
 	$(Q)echo "  LD      $@"
@@ -258,6 +269,7 @@ deps-install:
 install: all
 	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/lib" "$(DESTDIR)$(PREFIX)/include/graph"
 	install -m 755 $(BUILD)/cortex "$(DESTDIR)$(PREFIX)/bin/cortex"
+	$(if $(PLUGINS),install -d "$(DESTDIR)$(PREFIX)/lib/cortex" && install -m 755 $(PLUGINS) "$(DESTDIR)$(PREFIX)/lib/cortex/")
 	install -m 644 $(BUILD)/libcortex.a "$(DESTDIR)$(PREFIX)/lib/libcortex.a"
 	install -m 644 graph/cx.h graph/base.h graph/ops.def graph/attrs.def graph/dtype.def \
 		"$(DESTDIR)$(PREFIX)/include/graph/"
@@ -277,4 +289,4 @@ help:
 clean:
 	rm -rf $(BUILD)
 
--include $(LIB_OBJ:.o=.d) $(APP_OBJ:.o=.d) $(TEST_LIB_OBJ:.o=.d) $(TEST_BIN:=.d) $(BENCH_BIN:=.d) $(BENCH_LIB_OBJ:.o=.d)
+-include $(BUILD)/models/files/hdf5/plugin.d $(LIB_OBJ:.o=.d) $(APP_OBJ:.o=.d) $(TEST_LIB_OBJ:.o=.d) $(TEST_BIN:=.d) $(BENCH_BIN:=.d) $(BENCH_LIB_OBJ:.o=.d)
