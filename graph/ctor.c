@@ -12,6 +12,8 @@
 #define OPERANDS_6 cx_tensor in[] = {a0, a1, a2, a3, a4, a5}; uint32_t n_in = 6;
 #define OPERANDS_7 cx_tensor in[] = {a0, a1, a2, a3, a4, a5, a6}; uint32_t n_in = 7;
 #define OPERANDS_8 cx_tensor in[] = {a0, a1, a2, a3, a4, a5, a6, a7}; uint32_t n_in = 8;
+#define OPERANDS_9 cx_tensor in[] = {a0, a1, a2, a3, a4, a5, a6, a7, a8}; uint32_t n_in = 9;
+#define OPERANDS_10 cx_tensor in[] = {a0, a1, a2, a3, a4, a5, a6, a7, a8, a9}; uint32_t n_in = 10;
 #define OPERANDS_V
 /* The parameter that CX_ATTR_PARAM declares is named like its struct: const cx_attr_dims *dims. */
 #define ATTR_ARG_YES(attr) attr

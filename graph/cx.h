@@ -175,6 +175,8 @@ CX_API cx_tensor cx_node_add(
 #define CX_IN_6 CX_IN_5, cx_tensor a5
 #define CX_IN_7 CX_IN_6, cx_tensor a6
 #define CX_IN_8 CX_IN_7, cx_tensor a7
+#define CX_IN_9 CX_IN_8, cx_tensor a8
+#define CX_IN_10 CX_IN_9, cx_tensor a9
 #define CX_IN_V , const cx_tensor *in, uint32_t n_in
 /* CX_ATTR_PARAM(attr) is ", const cx_attr_<attr> *attr", or nothing for `none`. */
 #define CX_PROBE_none ~, NO
@@ -218,6 +220,40 @@ CX_API cx_status cx_graph_print(
 	const cx_graph *g, const cx_alloc *alloc, char **text, size_t *n_bytes, cx_err *err);
 CX_API cx_status cx_graph_parse(
 	const char *text, size_t n_bytes, const cx_alloc *alloc, cx_graph **out, cx_err *err);
+
+/* ---- gradients ----------------------------------------------------------------------------- */
+
+typedef struct cx_grad_opts {
+	/* Recompute: give the tensors that the backward may keep from the forward, e.g. the outputs of a
+	 * model's blocks. Everything else that it reads is computed again from these, block by block, last
+	 * block first, as torch.utils.checkpoint does: memory for one block's inner values instead of
+	 * all, for about one more forward. Same bits as without, on the same device. Always kept are
+	 * leaves, constants, and versions of states (with the other outputs of the node that made them).
+	 * NULL: keep all. An empty list (not NULL) computes everything again from the leaves. */
+	const cx_tensor *checkpoints;
+	uint32_t n_checkpoints;
+} cx_grad_opts;
+
+/* Appends to g the nodes that compute grads[i] = d loss / d wrt[i], before cx_graph_finish().
+ *
+ *   loss   one element, f32, f16 or bf16
+ *   wrt    leaves or any other tensors, floats; loss must depend on each. The gradient of a state is
+ *          with respect to its content before the run (the leaf), or to the version given
+ *   opts   NULL: keep all that the backward reads
+ *   grads  [n_wrt] out; dims and dtype of wrt[i]. A tensor of g like any other: an output, an operand
+ *          of adamw, or of a loss that is differentiated once more. CX_NONE after an error
+ *
+ * One reverse walk over the nodes between wrt and loss; several contributions to one tensor are
+ * added in the order of the walk, so the result is the same bits every time. Rules compute in f32
+ * and round to the operand's dtype once per node; contributions are added in that dtype. Ties: amax,
+ * amin share equally among all that are equal, max and min of two give half to each, clamp passes at
+ * its bounds, relu and abs give 0 at 0, scatter gives to the last writer of a row.
+ * Ops whose derivative is 0 wherever it exists (sign, floor, ceil, round) pass zeros. An op marked
+ * `stop` in docs/OPS.md through which a gradient would have to flow, a wrt of an integer or block
+ * format, or one on which loss does not depend is an error that names it (sticky, as everywhere).
+ * Backward nodes carry the scope "grad." + the forward node's, and its name and source line. */
+CX_API void cx_graph_grad(cx_graph *g, cx_tensor loss, const cx_tensor *wrt, uint32_t n_wrt,
+	const cx_grad_opts *opts, cx_tensor *grads);
 
 /* ---- runtime and devices ------------------------------------------------------------------- */
 

@@ -51,6 +51,14 @@ static uint64_t delta_scratch(const cx_kernel_key *key)
 		   padded((n + dv) * 8);
 }
 
+static uint64_t delta_grad_scratch(const cx_kernel_key *key)
+{
+	const cx_desc *q = &key->in[0], *v = &key->in[2];
+	uint64_t dk = (uint64_t)q->dim[2] * 8, dv = (uint64_t)v->dim[2] * 8, size = dk * dv / 8;
+	return padded(((uint64_t)q->dim[0] + 1) * size) + padded(size) + 2 * padded(dk) +
+		   4 * padded(dv) + padded(2 * (uint64_t)cx__desc_elems(q) * 8);
+}
+
 static uint64_t linear_scratch(const cx_kernel_key *key)
 {
 	const cx_attr_linear *at = key->attr;
@@ -80,6 +88,17 @@ uint64_t cx__ref_scratch(const cx_device *dev, const cx_kernel_key *key)
 		return n + padded((uint64_t)in[2].dim[2] * 8);
 	case CX_OP_delta_rule:
 		return n + delta_scratch(key);
+	case CX_OP_norm_grad: /* a row, its gradient, two sums */
+		return n + 4 * padded((uint64_t)in[0].dim[in[0].rank - 1] * 8);
+	case CX_OP_attention_grad: /* a weight per key, sums for all keys and values */
+		n += padded((uint64_t)in[1].dim[in[1].rank - 3] * 8);
+		return n + padded((uint64_t)cx__desc_elems(&in[1]) * 8) +
+			   padded((uint64_t)cx__desc_elems(&in[2]) * 8);
+	case CX_OP_conv1d_grad: /* a gradient per row, a sum per tap */
+		return n + padded((uint64_t)(in[0].dim[0] + in[1].dim[1]) * 8) +
+			   padded((uint64_t)(in[1].dim[1] + 1) * 8);
+	case CX_OP_delta_grad:
+		return n + delta_grad_scratch(key);
 	case CX_OP_linear:
 		return n + linear_scratch(key);
 	case CX_OP_rope_kv:
