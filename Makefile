@@ -129,7 +129,7 @@ test:
 	@tests/run.sh "$(BUILD)" "$(K)" "$(FUZZ_SECONDS)"
 
 .PHONY: test-build
-test-build: all $(TEST_BIN) headers fuzz
+test-build: all $(TEST_BIN) $(BUILD)/tests/cortex-faulty headers fuzz
 
 # ---- build rules -------------------------------------------------------------------------------
 $(BUILD)/libcortex.a: $(LIB_OBJ)
@@ -200,6 +200,15 @@ $(BUILD)/gen/shaders.inc: $(SHADERS:shaders/%.comp=$(BUILD)/gen/%.spv.inc) Makef
 	$(Q)for s in $(SHADERS:shaders/%.comp=%); do echo "static const uint32_t spv_$$s[] = {"; \
 		echo "#include \"gen/$$s.spv.inc\""; echo "};"; done >$@
 $(BUILD)/backends/vulkan/shaders.o: $(BUILD)/gen/shaders.inc
+
+# The binary with one more backend, `faulty`: for tests, and to learn debugging on (docs/DEBUGGING.md).
+FAULTY_OBJ := $(BUILD)/tests/faulty/backend.o $(BUILD)/tests/faulty.o
+.PHONY: faulty
+faulty: $(BUILD)/tests/cortex-faulty
+	@echo "built $<"
+$(BUILD)/tests/cortex-faulty: $(APP_OBJ) $(FAULTY_OBJ) $(BUILD)/libcortex.a
+	$(Q)echo "  LD      $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 # The ONNX cases are protobuf: only the test reads them.
 TEST_LIBS = -lz
@@ -278,6 +287,7 @@ help:
 	@echo "make run [DATA=...]     decode a simulated session, or a recording, and draw the result"
 	@echo "make test [K=..] [SAN=1] [FUZZ_SECONDS=n]  the whole suite"
 	@echo "make                    build $(BUILD)/cortex and $(BUILD)/libcortex.a"
+	@echo "make faulty             $(BUILD)/tests/cortex-faulty, with a backend that can be told to be wrong"
 	@echo "make bench              speed as a share of measured ceilings, TSV under bench/results/"
 	@echo "make lint               the rules of the house, counted"
 	@echo "make format             clang-format"
@@ -289,4 +299,4 @@ help:
 clean:
 	rm -rf $(BUILD)
 
--include $(BUILD)/models/files/hdf5/plugin.d $(LIB_OBJ:.o=.d) $(APP_OBJ:.o=.d) $(TEST_LIB_OBJ:.o=.d) $(TEST_BIN:=.d) $(BENCH_BIN:=.d) $(BENCH_LIB_OBJ:.o=.d)
+-include $(BUILD)/models/files/hdf5/plugin.d $(FAULTY_OBJ:.o=.d) $(LIB_OBJ:.o=.d) $(APP_OBJ:.o=.d) $(TEST_LIB_OBJ:.o=.d) $(TEST_BIN:=.d) $(BENCH_BIN:=.d) $(BENCH_LIB_OBJ:.o=.d)

@@ -30,6 +30,11 @@ static cx_status no_memory(cx_err *err)
 	return CX_FAIL(err, CX_ERR_MEMORY, "diff: out of memory");
 }
 
+static cx_device *fallback_of(const differ *f)
+{
+	return f->d->opts.fallback ? f->d->opts.fallback[f->dev] : NULL;
+}
+
 static double row_tol(cx_op op, cx_dtype t)
 {
 	cx_tol tol = cx__ops[op].tol;
@@ -331,7 +336,7 @@ static cx_status look_at(differ *f, cx_diff_kind kind, cx_fusion fusion, cx_err 
 	if ((st = cx__probe_build(&f->prober, f->member, f->n_member, f->flags, &p, err)) != CX_OK)
 		return st;
 	cx_arena_init(&r.arena, &f->d->opts.alloc);
-	st = cx__probe_run(f->cache, &p, kind == CX_DIFF_FUSED, &io, &why);
+	st = cx__probe_run(f->cache, &p, kind == CX_DIFF_FUSED ? CX_RUN_FUSE : 0, &io, &why);
 	if (st == CX_OK && f->oom) st = no_memory(&why);
 	for (const result *e = r.head; e && st == CX_OK; e = e->next) {
 		double tol = f->d->opts.tol_scale * group_tol(f, f->g->nodes[e->src].desc.dtype);
@@ -343,7 +348,7 @@ static cx_status look_at(differ *f, cx_diff_kind kind, cx_fusion fusion, cx_err 
 	if (st == CX_ERR_UNSUPPORTED) {
 		f->row->refused = true;
 		f->d->n_refused++;
-		if (f->d->notes[f->dev].code == CX_OK) f->d->notes[f->dev] = why;
+		if (!fallback_of(f) && f->d->notes[f->dev].code == CX_OK) f->d->notes[f->dev] = why;
 		return CX_OK;
 	}
 	if (err) *err = why;
@@ -398,8 +403,9 @@ static void count_bad_members(differ *f, cx_diff_row *row)
 
 static cx_status look_at_steps(differ *f, cx_err *err)
 {
-	cx_device *dev = f->d->opts.devices[f->dev];
-	cx_plan_opts opts = {.devices = &dev, .n_devices = 1};
+	cx_device *devs[2] = {f->d->opts.devices[f->dev], fallback_of(f)};
+	cx_plan_opts opts = {
+		.devices = devs, .n_devices = devs[1] ? 2 : 1, .allow_fallback = devs[1] != NULL};
 	cx_plan *plan = NULL;
 	cx_err why = {0};
 	cx_status st = cx_plan_build(f->g, &opts, &plan, &why);
@@ -410,7 +416,7 @@ static cx_status look_at_steps(differ *f, cx_err *err)
 	for (uint32_t i = 0; i < plan->n_order && st == CX_OK; i++) {
 		const cx_pnode *n = &plan->n[plan->order[i]];
 		uint32_t *member;
-		if (n->n_origin < 2) continue;
+		if (n->n_origin < 2 || n->dev != 0) continue;
 		if (!(member = cx_arena_array(&f->d->arena, n->n_origin, sizeof *member))) {
 			st = no_memory(err);
 			break;
@@ -513,7 +519,7 @@ static cx_status look_at_whole(differ *f, cx_err *err)
 	if (n == 0) return CX_OK;
 	st = cx__probe_build(&f->prober, member, n, CX_PROBE_KINDS | CX_PROBE_ALL, &p, err);
 	if (st != CX_OK) return st;
-	st = cx__probe_run(f->cache, &p, false, &io, &why);
+	st = cx__probe_run(f->cache, &p, CX_RUN_FALLBACK, &io, &why);
 	if (f->oom) st = no_memory(&why);
 	if (st == CX_OK) st = compare_whole(f, err);
 	else if (f->d->notes[f->dev].code == CX_OK) f->d->notes[f->dev] = why, st = CX_OK;
@@ -527,7 +533,8 @@ static cx_status look_at_whole(differ *f, cx_err *err)
 static cx_status look_at_device(differ *f, cx_err *err)
 {
 	cx_diff_opts *o = &f->d->opts;
-	cx_status st = cx__probe_cache_create(o->devices[f->dev], &o->alloc, &f->cache, err);
+	cx_status st =
+		cx__probe_cache_create(o->devices[f->dev], fallback_of(f), &o->alloc, &f->cache, err);
 	if (st == CX_OK) st = look_at_nodes(f, err);
 	if (st == CX_OK) f->d->n_plans += cx__probe_cache_plans(f->cache);
 	if (st == CX_OK && !o->no_fused) st = look_at_steps(f, err);
@@ -574,7 +581,11 @@ cx_status cx__diff_run(const cx_graph *g, const cx_diff_opts *opts, cx_diff **ou
 	f.nudged = cx_arena_array(&d->arena, n, sizeof *f.nudged);
 	f.use = cx_arena_array(&d->arena, n, sizeof *f.use);
 	f.keep = cx_arena_array(&d->arena, n, sizeof *f.keep);
-	if (!d->value || !d->notes || !d->opts.devices || !f.got || !f.nudged || !f.use || !f.keep)
+	if (opts->fallback)
+		d->opts.fallback = cx_arena_memdup(
+			&d->arena, (const void *)opts->fallback, opts->n_devices * sizeof *opts->fallback);
+	if ((opts->fallback && !d->opts.fallback) || !d->value || !d->notes || !d->opts.devices ||
+		!f.got || !f.nudged || !f.use || !f.keep)
 		st = no_memory(err);
 	else st = cx__prober_init(&f.prober, g, &d->opts.alloc, err);
 	if (st == CX_OK) st = run_reference(&f, err);

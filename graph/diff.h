@@ -53,6 +53,9 @@ typedef struct cx_diff_row {
 typedef struct cx_diff_opts {
 	cx_device *const *devices;
 	uint32_t n_devices;
+	/* [n_devices] where what a device lacks runs in its fused steps and whole runs; a node alone is
+	 * refused in any case. NULL: nowhere, then both are not possible. */
+	cx_device *const *fallback;
 	double tol_scale; /* 0: 1 */
 	bool no_fused, no_whole;
 	/* Dense content of an input, weight or state leaf; valid until cx__diff_free(). */
@@ -121,18 +124,20 @@ cx_status cx__probe_build(
 
 /* Planned probes of one device, by their text. */
 typedef struct cx_probe_cache cx_probe_cache;
+/* fallback may be NULL. */
 cx_status cx__probe_cache_create(
-	cx_device *dev, const cx_alloc *alloc, cx_probe_cache **out, cx_err *err);
+	cx_device *dev, cx_device *fallback, const cx_alloc *alloc, cx_probe_cache **out, cx_err *err);
 void cx__probe_cache_free(cx_probe_cache *c);
 uint32_t cx__probe_cache_plans(const cx_probe_cache *c);
-/* Runs a probe, whose graph it takes over. value(ctx, id of the source) gives operands; take gets
+/* Runs a probe, whose graph it takes over; on the fallback, too, if it may. value(ctx, id of the source) gives operands; take gets
  * the outputs in order. */
 typedef struct cx_probe_io {
 	void *ctx;
 	const void *(*value)(void *ctx, uint32_t src);
 	void (*take)(void *ctx, uint32_t src, const void *data, uint64_t bytes);
 } cx_probe_io;
+enum { CX_RUN_FUSE = 1, CX_RUN_FALLBACK = 2 };
 cx_status cx__probe_run(
-	cx_probe_cache *c, cx_probe *p, bool fuse, const cx_probe_io *io, cx_err *err);
+	cx_probe_cache *c, cx_probe *p, int how, const cx_probe_io *io, cx_err *err);
 
 #endif

@@ -240,7 +240,7 @@ typedef struct entry {
 	struct entry *next;
 	char *text;
 	size_t n_text;
-	bool fuse;
+	int how;
 	cx_graph *g;
 	cx_plan *plan;
 	cx_store *store;
@@ -251,18 +251,19 @@ typedef struct entry {
 enum { N_BUCKETS = 4096 };
 struct cx_probe_cache {
 	const cx_alloc *alloc;
-	cx_device *dev;
+	cx_device *devs[2]; /* the second may be NULL */
 	uint32_t n;
 	entry *bucket[N_BUCKETS];
 };
 
 cx_status cx__probe_cache_create(
-	cx_device *dev, const cx_alloc *alloc, cx_probe_cache **out, cx_err *err)
+	cx_device *dev, cx_device *fallback, const cx_alloc *alloc, cx_probe_cache **out, cx_err *err)
 {
 	*out = cx_calloc(alloc, 1, sizeof **out);
 	if (!*out) return no_memory(err);
 	(*out)->alloc = alloc;
-	(*out)->dev = dev;
+	(*out)->devs[0] = dev;
+	(*out)->devs[1] = fallback;
 	return CX_OK;
 }
 
@@ -293,9 +294,12 @@ uint32_t cx__probe_cache_plans(const cx_probe_cache *c)
 }
 
 /* The entry of this probe's text; p->g is taken over. */
-static cx_status look_up(cx_probe_cache *c, cx_probe *p, bool fuse, entry **out, cx_err *err)
+static cx_status look_up(cx_probe_cache *c, cx_probe *p, int how, entry **out, cx_err *err)
 {
-	cx_plan_opts opts = {.devices = &c->dev, .n_devices = 1, .no_fuse = !fuse};
+	cx_plan_opts opts = {.devices = c->devs,
+		.n_devices = c->devs[1] ? 2 : 1,
+		.allow_fallback = how & CX_RUN_FALLBACK,
+		.no_fuse = !(how & CX_RUN_FUSE)};
 	cx_graph *g = p->g;
 	char *text = NULL;
 	size_t n = 0;
@@ -307,14 +311,14 @@ static cx_status look_up(cx_probe_cache *c, cx_probe *p, bool fuse, entry **out,
 	for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)text[i]) * 16777619u;
 	h = (h ^ h >> 15) % N_BUCKETS;
 	for (e = c->bucket[h]; e; e = e->next)
-		if (e->fuse == fuse && e->n_text == n && memcmp(e->text, text, n) == 0) break;
+		if (e->how == how && e->n_text == n && memcmp(e->text, text, n) == 0) break;
 	*out = e;
 	if (e) goto fail;
 	if (!(e = cx_calloc(c->alloc, 1, sizeof *e))) {
 		st = no_memory(err);
 		goto fail;
 	}
-	*e = (entry){.next = c->bucket[h], .text = text, .n_text = n, .fuse = fuse, .g = g};
+	*e = (entry){.next = c->bucket[h], .text = text, .n_text = n, .how = how, .g = g};
 	c->bucket[h] = e;
 	c->n++;
 	*out = e;
@@ -329,7 +333,7 @@ fail:
 static cx_status open_exec(const entry *e, const cx_probe *p, cx_probe_cache *c, cx_store **store,
 	cx_exec **exec, const cx_probe_io *io, cx_err *err)
 {
-	cx_status st = cx_store_create(c->dev->rt, store, err);
+	cx_status st = cx_store_create(c->devs[0]->rt, store, err);
 	for (uint32_t i = 0; i < p->n_leaf && st == CX_OK; i++) {
 		const cx_node *n = &e->g->nodes[p->leaf[i]];
 		if (n->op != CX_OP_weight) continue;
@@ -363,14 +367,13 @@ static cx_status run_exec(cx_probe_cache *c, const entry *e, const cx_probe *p, 
 	return st;
 }
 
-cx_status cx__probe_run(
-	cx_probe_cache *c, cx_probe *p, bool fuse, const cx_probe_io *io, cx_err *err)
+cx_status cx__probe_run(cx_probe_cache *c, cx_probe *p, int how, const cx_probe_io *io, cx_err *err)
 {
 	bool weights = false;
 	cx_store *store = NULL;
 	cx_exec *x = NULL;
 	entry *e = NULL;
-	cx_status st = look_up(c, p, fuse, &e, err);
+	cx_status st = look_up(c, p, how, &e, err);
 	if (st != CX_OK) return st;
 	if (e->refused.code != CX_OK) {
 		if (err) *err = e->refused;

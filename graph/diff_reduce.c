@@ -64,6 +64,7 @@ static cx_status fails(const reducer *r, test_case *c, bool *yes, int64_t *at, i
 {
 	cx_diff_opts o = {.devices = &r->d->opts.devices[r->row->dev],
 		.n_devices = 1,
+		.fallback = r->d->opts.fallback ? &r->d->opts.fallback[r->row->dev] : NULL,
 		.tol_scale = r->d->opts.tol_scale,
 		.no_whole = r->row->kind != CX_DIFF_WHOLE,
 		.no_fused = r->row->kind != CX_DIFF_FUSED,

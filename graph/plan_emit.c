@@ -137,6 +137,11 @@ cx_status cx__pass_emit(cx_plan *p, cx_err *err)
 	}
 	p->stats.n_nodes = p->g->n_nodes;
 	p->stats.n_steps = p->n_order;
+	p->stats.n_fallback = 0; /* place counted them before some were fused */
+	for (uint32_t i = 0; i < p->n_order; i++) {
+		const cx_pnode *n = &p->n[p->order[i]];
+		p->stats.n_fallback += n->dev != 0 && !(n->flags & CX_PNODE_XDEV);
+	}
 	for (uint32_t i = 0; i < p->n_order; i++)
 		if (p->n[p->order[i]].n_origin > 1) p->stats.n_fused += p->n[p->order[i]].n_origin - 1;
 	return CX_OK;

@@ -29,6 +29,8 @@ static const char usage[] =
 	"  --reduce OUT     write the smallest graph that still fails, with its operands\n"
 	"  --json           one JSON object instead of the table\n"
 	"  --top N          rows of the table, the worst first; default 20\n"
+	"  --allow-fallback  in whole runs, what a backend has no kernel for runs on the cpu; it is\n"
+	"                   listed, and is no failure\n"
 	"\n"
 	"Exit code 1: something is out of tolerance, refused or could not run.\n";
 
@@ -38,14 +40,14 @@ typedef struct diff_args {
 	cx_leaves_args leaves;
 	double tol;
 	unsigned long long top;
-	bool json;
+	bool json, fallback;
 } diff_args;
 
 typedef struct diff_cmd {
 	diff_args a;
 	cx_host host[MAX_BACKENDS];
 	char name[MAX_BACKENDS][40];
-	cx_device *dev[MAX_BACKENDS];
+	cx_device *dev[MAX_BACKENDS], *other[MAX_BACKENDS];
 	uint32_t n;
 	cx_leaves leaves;
 	cx_diff *d;
@@ -75,8 +77,10 @@ static cx_status open_backends(diff_cmd *c, cx_err *err)
 	}
 	for (uint32_t i = 0; i < c->n; i++) {
 		cx_status st = cx__host_open(c->name[i], &c->host[i], err);
+		if (st == CX_OK && c->a.fallback) st = cx__host_fallback(&c->host[i], err);
 		if (st != CX_OK) return st;
 		c->dev[i] = c->host[i].dev;
+		c->other[i] = c->host[i].devs[1];
 	}
 	return c->n ? CX_OK : CX_FAIL(err, CX_ERR_ARGUMENT, "--backends is empty");
 }
@@ -151,6 +155,23 @@ static void print_row(const diff_cmd *c, const cx_diff_row *r)
 	if (r->bad && r->kind == CX_DIFF_FUSED) print_members(c, r);
 }
 
+/* What backend v has no kernel for, up to a number. */
+static void print_refused(const diff_cmd *c, uint32_t v)
+{
+	enum { MANY = 20 };
+	uint32_t n = 0;
+	char text[160];
+	for (uint32_t i = 0; i < c->d->n_rows; i++) {
+		const cx_diff_row *r = &c->d->rows[i];
+		if (r->dev != v || !r->refused || r->kind != CX_DIFF_NODE || ++n > MANY) continue;
+		printf("%s: no kernel for %s%s%s\n", c->name[v],
+			cx__node_text(c->leaves.g, r->node, text, sizeof text),
+			c->other[v] ? "; in the whole run it was on " : "; --allow-fallback runs it elsewhere",
+			c->other[v] ? cx_device_name(c->other[v]) : "");
+	}
+	if (n > MANY) printf("%s: and %u more\n", c->name[v], n - MANY);
+}
+
 static void print_table(const diff_cmd *c)
 {
 	const cx_diff *d = c->d;
@@ -172,6 +193,7 @@ static void print_table(const diff_cmd *c)
 		printf("%s: %u of %u nodes out of tolerance, %u of %u fused steps, %u more in the whole "
 			   "run; %u refused; largest error in the whole run %.2e\n",
 			c->name[v], bad[0], n[0], bad[1], n[1], bad[2], refused, grown);
+		print_refused(c, v);
 		if (d->notes[v].code != CX_OK) printf("%s: %s\n", c->name[v], d->notes[v].msg);
 	}
 }
@@ -299,10 +321,17 @@ static cx_status run(diff_cmd *c, cx_err *err)
 {
 	cx_diff_opts o = {.devices = c->dev, .tol_scale = c->a.tol, .leaf = leaf_of, .ctx = &c->leaves};
 	cx_status st;
+	if (c->a.reduce) { /* not after a long run: can it be written at all? */
+		cx_file_out *probe;
+		if ((st = cx_file_out_open(NULL, c->a.reduce, &probe, err)) != CX_OK) return st;
+		cx_file_out_discard(probe);
+	}
 	if ((st = open_backends(c, err)) != CX_OK) return st;
 	if ((st = cx__leaves_open(&c->a.leaves, &c->leaves, err)) != CX_OK) return st;
 	o.n_devices = c->n;
-	if ((st = cx__diff_run(c->leaves.g, &o, &c->d, err)) != CX_OK) return st;
+	if (c->a.fallback) o.fallback = c->other;
+	if ((st = cx__diff_run(c->leaves.g, &o, &c->d, err)) != CX_OK)
+		return cx__host_advise(&c->host[0], st, err);
 	if ((st = sort_rows(c, err)) != CX_OK) return st;
 	if (c->a.reduce && c->d->first && (st = write_reduced(c, err)) != CX_OK) return st;
 	if (c->a.json) {
@@ -328,6 +357,7 @@ static bool set_option(diff_args *a, int opt)
 	if (opt == 'i') a->leaves.inputs = optarg;
 	if (opt == 'r') a->reduce = optarg;
 	if (opt == 'j') a->json = true;
+	if (opt == 'a') a->fallback = true;
 	if (opt == 's') a->leaves.seed = strtoull(optarg, &end, 10);
 	if (opt == 'n') a->top = strtoull(optarg, &end, 10);
 	if (opt == 't') a->tol = strtod(optarg, &end);
@@ -346,7 +376,8 @@ int cx__cmd_diff(int argc, char **argv)
 		{"prompt", required_argument, NULL, 'p'}, {"inputs", required_argument, NULL, 'i'},
 		{"seed", required_argument, NULL, 's'}, {"tol", required_argument, NULL, 't'},
 		{"reduce", required_argument, NULL, 'r'}, {"top", required_argument, NULL, 'n'},
-		{"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
+		{"allow-fallback", no_argument, NULL, 'a'}, {"json", no_argument, NULL, 'j'},
+		{"help", no_argument, NULL, 'h'}, {0}};
 	diff_cmd *c;
 	cx_err err = {0};
 	cx_status st;
@@ -367,7 +398,7 @@ int cx__cmd_diff(int argc, char **argv)
 	st = run(c, &err);
 	code = st != CX_OK ? cx__cmd_fail("diff", &err) : 0;
 	for (uint32_t v = 0; code == 0 && c->d && v < c->n; v++) code = c->d->notes[v].code != CX_OK;
-	if (c->d && (c->d->n_bad || c->d->n_refused)) code = 1;
+	if (c->d && (c->d->n_bad || (c->d->n_refused && !a.fallback))) code = 1;
 	cx__diff_free(c->d);
 	free(c->order);
 	cx__leaves_close(&c->leaves);

@@ -68,7 +68,7 @@ static cx_status dump(const dump_args *a, cx_subject *s, cx_err *err)
 	cx__profile_free(&profile);
 	cx_exec_free(x);
 	cx_plan_free(plan);
-	return st;
+	return cx__host_advise(&s->host, st, err);
 }
 
 static bool set_stage(dump_args *a, const char *name)
@@ -83,7 +83,10 @@ static bool set_stage(dump_args *a, const char *name)
 		a->stage = (cx_stage)i;
 		return true;
 	}
-	cx__cmd_usage("dump", "--stage '%.40s' is none", name);
+	cx__cmd_usage("dump",
+		"--stage '%.40s' is none of built, simplified, placed, fused, scheduled, "
+		"planned",
+		name);
 	return false;
 }
 
@@ -93,7 +96,8 @@ static bool set_format(dump_args *a, const char *name)
 	if (a->html || strcmp(name, "json") == 0) a->format = CX_DUMP_json;
 	else if (strcmp(name, "text") == 0) a->format = CX_DUMP_text;
 	else if (strcmp(name, "dot") == 0) a->format = CX_DUMP_dot;
-	else return cx__cmd_usage("dump", "--format '%.40s' is none", name) < 0;
+	else
+		return cx__cmd_usage("dump", "--format '%.40s' is none of text, json, dot, html", name) < 0;
 	return true;
 }
 

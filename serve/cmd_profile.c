@@ -232,11 +232,12 @@ static cx_status profile(
 		if (trace) st = emit(&r, write_trace, trace, err);
 		if (st == CX_OK && json) st = emit(&r, write_json, NULL, err);
 		else if (st == CX_OK) print_table(&r);
+		if (st == CX_OK && !json) cx__host_report(&s->host, plan, stdout);
 	}
 	cx__profile_free(&r.p);
 	cx_exec_free(x);
 	cx_plan_free(plan);
-	return st;
+	return cx__host_advise(&s->host, st, err);
 }
 
 int cx__cmd_profile(int argc, char **argv)

@@ -35,12 +35,14 @@ static const char usage[] =
 	"      --chunk N          most prompt tokens per run, a power of two; default 256\n"
 	"      --kv f32|f16|bf16  type of the key/value cache; default f32\n"
 	"      --backend B        cpu, ref, ...; default: the best there is\n"
+	"      --allow-fallback   what the device has no kernel for runs on the cpu, with copies, and\n"
+	"                         is counted at the end; else it is refused by name\n"
 	"      --explain          print the plan of a single-token step to stderr\n";
 
 typedef struct run_args {
 	const char *model, *prompt, *start_ids, *logits, *backend;
 	long n, ctx, chunk;
-	bool ids, ignore_eos, explain, have_seed;
+	bool ids, ignore_eos, explain, fallback, have_seed;
 	cx_dtype kv;
 	cx_sampler_opts sample;
 } run_args;
@@ -76,6 +78,7 @@ enum {
 	OPT_CHUNK,
 	OPT_KV,
 	OPT_BACKEND,
+	OPT_FALLBACK,
 	OPT_EXPLAIN
 };
 
@@ -88,8 +91,9 @@ static const struct option long_options[] = {{"model", required_argument, NULL, 
 	{"min-p", required_argument, NULL, OPT_MIN_P}, {"seed", required_argument, NULL, OPT_SEED},
 	{"ignore-eos", no_argument, NULL, OPT_EOS}, {"ctx", required_argument, NULL, OPT_CTX},
 	{"chunk", required_argument, NULL, OPT_CHUNK}, {"kv", required_argument, NULL, OPT_KV},
-	{"backend", required_argument, NULL, OPT_BACKEND}, {"explain", no_argument, NULL, OPT_EXPLAIN},
-	{0}};
+	{"backend", required_argument, NULL, OPT_BACKEND},
+	{"allow-fallback", no_argument, NULL, OPT_FALLBACK},
+	{"explain", no_argument, NULL, OPT_EXPLAIN}, {0}};
 
 static bool whole(
 	const char *name, const char *text, unsigned long long hi, unsigned long long *out)
@@ -155,6 +159,9 @@ static bool set_option(run_args *a, int opt)
 		return true;
 	case OPT_BACKEND:
 		a->backend = optarg;
+		return true;
+	case OPT_FALLBACK:
+		a->fallback = true;
 		return true;
 	case OPT_EXPLAIN:
 		a->explain = true;
@@ -247,6 +254,8 @@ static cx_status prepare(run_state *r, cx_err *err)
 		fprintf(stderr, "note: %lld tokens are past the %lld that the model was trained for\n",
 			(long long)r->n_prompt + r->a.n, (long long)c->context);
 	if ((st = cx__host_open(r->a.backend, &r->host, err)) != CX_OK) return st;
+	if (r->a.fallback && (st = cx__host_fallback(&r->host, err)) != CX_OK) return st;
+	opts.fallback = r->host.devs[1];
 	if ((st = cx_llm_session_create(r->model, r->host.rt, r->host.dev, &opts, &r->session, err)) !=
 		CX_OK)
 		return st;
@@ -365,6 +374,7 @@ static cx_status finish(run_state *r, cx_err *err)
 		fputs(text, stderr);
 		cx_free(NULL, text, bytes + 1);
 	}
+	cx__host_report(&r->host, cx_llm_session_plan(r->session), stderr);
 	fprintf(stderr,
 		"prompt: %zu tokens, %.1f tokens/s | generated: %zu tokens, %.1f tokens/s, %s | %s, seed "
 		"%llu\n",
@@ -394,6 +404,7 @@ int cx__cmd_run(int argc, char **argv)
 	if ((st = prepare(&r, &err)) == CX_OK && (st = show_start(&r, &err)) == CX_OK &&
 		(st = generate(&r, &err)) == CX_OK)
 		st = finish(&r, &err);
+	cx__host_advise(&r.host, st, &err);
 	cx_llm_session_free(r.session);
 	cx_sampler_deinit(&r.sampler);
 	cx_llm_close(r.model);

@@ -6,8 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define CX_VERSION "0.1.0"
 
@@ -57,58 +55,6 @@ cx_status cx__graph_read(const char *path, cx_graph **out, cx_err *err)
 	st = cx_graph_parse((const char *)map->data, map->size, NULL, out, err);
 	cx_file_map_close(map);
 	return st == CX_OK ? st : cx__err_in(path, err);
-}
-
-/* Where compiled kernels are kept: cortex/ in the user's cache folder, made if it is not there.
- * NULL: nowhere. */
-static const char *cache_folder(void)
-{
-	static char path[1024];
-	const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-	int n = 0;
-	if (xdg && xdg[0] == '/') n = snprintf(path, sizeof path, "%s/cortex", xdg);
-	else if (home && home[0] == '/') n = snprintf(path, sizeof path, "%s/.cache/cortex", home);
-	if (n <= 0 || (size_t)n >= sizeof path) return NULL;
-	for (char *c = path + 1; *c; c++) { /* what is there already stays as it is */
-		if (*c != '/') continue;
-		*c = 0;
-		(void)mkdir(path, 0700);
-		*c = '/';
-	}
-	return mkdir(path, 0700) == 0 || access(path, W_OK | X_OK) == 0 ? path : NULL;
-}
-
-cx_status cx__host_open(const char *backend, cx_host *out, cx_err *err)
-{
-	char name[32] = "";
-	const char *colon;
-	int index = 0;
-	cx_status st;
-	memset(out, 0, sizeof *out);
-	if (!backend) backend = cx_backend_names()[0];
-	colon = strchr(backend, ':');
-	if ((colon ? (size_t)(colon - backend) : strlen(backend)) >= sizeof name)
-		return CX_FAIL(err, CX_ERR_ARGUMENT, "there is no backend '%.40s'", backend);
-	memcpy(name, backend, colon ? (size_t)(colon - backend) : strlen(backend));
-	if (colon) {
-		char *end;
-		long v = strtol(colon + 1, &end, 10);
-		if (*end || end == colon + 1 || v < 0 || v > 1024)
-			return CX_FAIL(
-				err, CX_ERR_ARGUMENT, "backend '%s': the device index is no number", backend);
-		index = (int)v;
-	}
-	cx_config config = {.cache_dir = cache_folder()};
-	if ((st = cx_runtime_create(&config, &out->rt, err)) != CX_OK) return st;
-	if ((st = cx_device_open(out->rt, name, index, &out->dev, err)) != CX_OK) cx__host_close(out);
-	return st;
-}
-
-void cx__host_close(cx_host *host)
-{
-	cx_device_close(host->dev);
-	cx_runtime_free(host->rt);
-	memset(host, 0, sizeof *host);
 }
 
 static void help(FILE *to)

@@ -37,6 +37,9 @@ int cx__subject_option(cx_subject_opts *o, const char *cmd, int opt, const char 
 	case 'F':
 		o->no_fuse = true;
 		return 1;
+	case 'A':
+		o->allow_fallback = true;
+		return 1;
 	case 'b':
 		return cx__cmd_number(cmd, "--bucket", value, 1, MAX_BUCKET, &o->bucket) ? 1 : -1;
 	case 's':
@@ -84,7 +87,9 @@ cx_status cx__subject_open(const cx_subject_opts *o, cx_subject *s, cx_err *err)
 	if (o->graph && o->bucket)
 		return CX_FAIL(err, CX_ERR_ARGUMENT, "--bucket is for models: a graph has its own shapes");
 	st = o->model ? open_model(o, s, err) : open_graph(o->graph, s, err);
-	return st != CX_OK ? st : cx__host_open(o->backend, &s->host, err);
+	if (st == CX_OK) st = cx__host_open(o->backend, &s->host, err);
+	if (st == CX_OK && o->allow_fallback) st = cx__host_fallback(&s->host, err);
+	return st;
 }
 
 void cx__subject_close(cx_subject *s)
@@ -101,8 +106,9 @@ void cx__subject_close(cx_subject *s)
 cx_status cx__subject_plan(
 	const cx_subject *s, const cx_subject_opts *o, cx_stage stage, cx_plan **out, cx_err *err)
 {
-	cx_plan_opts opts = {.devices = &s->host.dev, .n_devices = 1, .no_fuse = o->no_fuse};
-	return cx__plan_build_to(s->g, &opts, stage, out, err);
+	cx_plan_opts opts = cx__host_plan_opts(&s->host);
+	opts.no_fuse = o->no_fuse;
+	return cx__host_advise(&s->host, cx__plan_build_to(s->g, &opts, stage, out, err), err);
 }
 
 /* ---- made-up leaves ---- */
@@ -208,7 +214,8 @@ cx_status cx__subject_exec(cx_subject *s, const cx_plan *plan, cx_exec **out, cx
 	*out = NULL;
 	if ((st = cx_store_create(s->host.rt, &s->store, err)) != CX_OK) return st;
 	if ((st = bind_weights(s, err)) != CX_OK) return st;
-	if ((st = cx_exec_create(plan, s->store, &x, err)) != CX_OK) return st;
+	if ((st = cx_exec_create(plan, s->store, &x, err)) != CX_OK)
+		return cx__host_advise(&s->host, st, err);
 	for (uint32_t i = 0; i < s->g->n_nodes && st == CX_OK; i++)
 		if (s->g->nodes[i].op == CX_OP_input) st = set_input(s, x, i, err);
 	if (st == CX_OK) *out = x;

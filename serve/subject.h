@@ -12,7 +12,7 @@ typedef struct cx_subject_opts {
 	const char *model, *graph, *backend; /* exactly one of model and graph */
 	long bucket;                         /* tokens of a model's run; 0: 1, a decode step */
 	uint64_t seed;                       /* of made-up leaves */
-	bool no_fuse;
+	bool no_fuse, allow_fallback;
 } cx_subject_opts;
 
 typedef struct cx_subject {
@@ -35,13 +35,13 @@ cx_status cx__subject_plan(
  * 0, ... The store lives in s; free the exec first. */
 cx_status cx__subject_exec(cx_subject *s, const cx_plan *plan, cx_exec **out, cx_err *err);
 
-/* Options that dump and profile share: -m --graph --bucket --backend --seed --no-fuse. */
+/* Options that dump and profile share: -m --graph --bucket --backend --seed --no-fuse --allow-fallback. */
 #define CX_SUBJECT_OPTIONS                                                                         \
 	{"model", required_argument, NULL, 'm'}, {"graph", required_argument, NULL, 'g'},              \
 		{"bucket", required_argument, NULL, 'b'}, {"backend", required_argument, NULL, 'B'},       \
-		{"seed", required_argument, NULL, 's'},                                                    \
+		{"seed", required_argument, NULL, 's'}, {"no-fuse", no_argument, NULL, 'F'},               \
 	{                                                                                              \
-		"no-fuse", no_argument, NULL, 'F'                                                          \
+		"allow-fallback", no_argument, NULL, 'A'                                                   \
 	}
 #define CX_SUBJECT_USAGE                                                                           \
 	"  -m, --model PATH   a GGUF file or a folder with safetensors\n"                              \
@@ -49,7 +49,7 @@ cx_status cx__subject_exec(cx_subject *s, const cx_plan *plan, cx_exec **out, cx
 	"  --bucket N         tokens per run of a model, 1..4096; default 1, a decode step\n"          \
 	"  --backend B        cpu, ref, ...; default: the best there is\n"                             \
 	"  --seed S           of the made-up inputs and weights of --graph; default 1\n"               \
-	"  --no-fuse          every node is a step of its own\n"
+	"  --no-fuse          every node is a step of its own\n" CX_FALLBACK_USAGE
 /* 1: taken; 0: not one of these; -1: refused with a message. */
 int cx__subject_option(cx_subject_opts *o, const char *cmd, int opt, const char *value);
 /* A whole number in lo..hi, else a message and false. */

@@ -28,6 +28,7 @@ static bool same_type(const cx_desc *a, const cx_desc *b)
 bool fault_hits(const fault *f, cx_op op, const void *attr, const cx_prog *prog, uint32_t n_in,
 	uint32_t n_out, const cx_desc *in, const cx_desc *out)
 {
+	if (op == f->op && f->any) return true;
 	if (op != f->op || n_in != f->n_in || n_out != f->n_out) return false;
 	if (!cx__attr_equal(cx__ops[op].attr, attr, f->attr)) return false;
 	if (!prog != !f->prog || (prog && memcmp(prog, f->prog, sizeof *prog) != 0)) return false;

@@ -35,9 +35,10 @@ typedef struct fault {
 	const cx_prog *prog;
 	cx_desc in[64], out[CX_MAX_OUT];
 	uint32_t n_in, n_out;
+	bool any; /* of this op whatever its attributes and operands: attr .. out above are not read */
 	bool on;
 	uint32_t min_steps; /* only in programs of so many steps */
-	uint32_t n_effect; /* out: steps whose result it moved out of tolerance */
+	uint32_t n_effect;  /* out: steps whose result it moved out of tolerance */
 } fault;
 
 bool fault_hits(const fault *f, cx_op op, const void *attr, const cx_prog *prog, uint32_t n_in,

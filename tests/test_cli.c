@@ -15,7 +15,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-static char binary[1100];
+static char binary[1100], faulty_binary[1100];
 enum { MAX_ARGS = 24, MAX_TEXT = 1 << 16 };
 typedef struct ran {
 	int code; /* exit code; -1: ended by a signal */
@@ -33,11 +33,12 @@ static size_t load(const char *path, char *text)
 	return n;
 }
 
-/* Runs `cortex line`; a word is what stands between blanks, '' an empty one. "@x" is file x of the
+/* Runs `cortex line`, or cortex-faulty if the line names its backend; a word is what stands between blanks, '' an empty one. "@x" is file x of the
  * temporary folder. to: where stdout goes, or NULL for r->out. */
 static void run(const char *line, const char *to, ran *r)
 {
-	char text[2000], *argv[MAX_ARGS + 1] = {binary}, out[1100], err[1100];
+	char *program = strstr(line, "faulty") ? faulty_binary : binary;
+	char text[2000], *argv[MAX_ARGS + 1] = {program}, out[1100], err[1100];
 	int n = 1, status;
 	pid_t pid;
 	snprintf(text, sizeof text, "%s", line);
@@ -59,7 +60,7 @@ static void run(const char *line, const char *to, ran *r)
 		/* graphics drivers keep memory of their own, which is not ours to count */
 		if (strncmp(line, "devices", 7) == 0) setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
 		alarm(60);
-		execv(binary, argv);
+		execv(program, argv);
 		_exit(98);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -112,6 +113,16 @@ static int make_files(void **state)
 	put("bad.csv", "id,lower,upper,size\n0,0,2,many\n");
 	put("inside-out.csv", "id,lower,upper,size\n0,2,1,1000\n");
 	put("bad.graph", "cortex-graph 1\nnonsense\n");
+	put("nothing", "");
+	put("op.cxg", "cortex-graph 1\n%0 = input \"x\" : f32[4]\n%1 = frobnicate(%0) : f32[4]\n"
+				  "output \"y\" %1\n");
+	put("huge.cxg", "cortex-graph 1\n%0 = input \"x\" : f32[999999999999]\n");
+	put("bytes.cxg", "cortex-graph 1\n\xff\xfe\x80\n");
+	put("good.cxg", "cortex-graph 1\n%0 = input \"x\" : f32[4,8]\n"
+					"%1 = rmsnorm(%0) : f32[4,8] @\"norm\"\n%2 = cumsum(%1) {axis=1} : f32[4,8]\n"
+					"%3 = exp(%2) : f32[4,8]\noutput \"y\" %3\n");
+	mkdir(temp_path("inputs"), 0777);
+	put("inputs/x.npy", "not an array\n");
 	mkdir(temp_path("empty"), 0777);
 	mkdir(temp_path("hf"), 0777);
 	llm_ref_random(&ref, "llama", false, false, 3);
@@ -188,6 +199,102 @@ static void bad_numbers(void **state)
 	refused("run -m @hf --start-ids 1 -n 2 --logits /no/such/folder/x", "cannot be written");
 }
 
+/* ---- devices: there are none, they fail, they lack an op ---- */
+
+#define TELLS "; cortex devices tells what there is\n"
+
+static void bad_devices(void **state)
+{
+	static const char *const cmds[] = {"plan @good.cxg --backend",
+		"dump --graph @good.cxg --backend", "profile --graph @good.cxg --backend",
+		"diff --graph @good.cxg --backends", "run -m @hf --start-ids 1 -n 2 --backend"};
+	char line[200];
+	(void)state;
+	for (size_t i = 0; i < sizeof cmds / sizeof *cmds; i++) {
+		snprintf(line, sizeof line, "%s abacus", cmds[i]);
+		refused(line, "no backend 'abacus' in this build; there is cpu");
+		refused(line, TELLS);
+		snprintf(line, sizeof line, "%s cpu:7", cmds[i]);
+		refused(line, "not 7" TELLS);
+		snprintf(line, sizeof line, "%s ref:99999999999999999999", cmds[i]);
+		refused(line, "no index" TELLS);
+		snprintf(line, sizeof line, "%s cpu:", cmds[i]);
+		refused(line, "no index");
+		snprintf(line, sizeof line, "%s :0", cmds[i]);
+		refused(line, "no backend ':0'");
+	}
+	refused("plan @good.cxg --backend ''", "there is no backend ''" TELLS);
+	refused("diff --graph @good.cxg --backends cpu,,ref", "no list of backends");
+	refused("diff --graph @good.cxg --backends ''", "--backends is empty");
+}
+
+static void failing_devices(void **state)
+{
+	(void)state;
+	setenv("CORTEX_LOST", "2", 1);
+	refused("profile --graph @good.cxg --backend faulty", "the device is lost" TELLS);
+	refused("diff --graph @good.cxg --backends faulty", "the device is lost" TELLS);
+	setenv("CORTEX_LOST", "1", 1);
+	refused("dump --graph @good.cxg --backend faulty --profile --format json",
+		"the device is lost" TELLS);
+	refused("profile --graph @good.cxg --backend faulty", "the device is lost" TELLS);
+	unsetenv("CORTEX_LOST");
+	setenv("CORTEX_MEMORY", "100", 1);
+	refused("run -m @hf --start-ids 1 -n 2 --backend faulty", "no memory for a buffer of ");
+	refused("run -m @hf --start-ids 1 -n 2 --backend faulty", TELLS);
+	refused("profile --graph @good.cxg --backend faulty", TELLS);
+	refused("diff --graph @good.cxg --backends faulty", TELLS);
+	unsetenv("CORTEX_MEMORY");
+	answers("plan @good.cxg --backend faulty", "faulty:0");
+}
+
+/* What a device lacks is refused by name, or runs elsewhere, listed and counted. */
+static void fallback(void **state)
+{
+	static const char *const cmds[] = {
+		"plan @good.cxg", "dump --graph @good.cxg", "profile --graph @good.cxg"};
+	static ran a, b;
+	char line[200];
+	(void)state;
+	setenv("CORTEX_LACKS", "cumsum", 1);
+	for (size_t i = 0; i < sizeof cmds / sizeof *cmds; i++) {
+		snprintf(line, sizeof line, "%s --backend faulty", cmds[i]);
+		refused(
+			line, "faulty has no kernel for cumsum(f32[4,8]): %2 cumsum; --allow-fallback runs");
+		snprintf(line, sizeof line, "%s --backend faulty --allow-fallback", cmds[i]);
+		answers(line, "cumsum");
+	}
+	run("plan @good.cxg --backend faulty --allow-fallback", NULL, &a);
+	assert_non_null(strstr(a.out, "why: fallback: no kernel on the first device"));
+	assert_non_null(strstr(a.out, "why: copy between devices"));
+	assert_non_null(strstr(a.out, "fallback to cpu:0"));
+	assert_non_null(strstr(a.out, "2 copies between devices, 1 fallbacks"));
+	assert_non_null(strstr(a.out, "1 of 3 steps on cpu:0"));
+	assert_non_null(strstr(a.out, "by --allow-fallback: 1 cumsum; 2 copies between devices"));
+	run("diff --graph @good.cxg --backends faulty", NULL, &a);
+	assert_true(a.code == 1 && strstr(a.out, "faulty: no kernel for %2 cumsum; --allow-fallback"));
+	run("diff --graph @good.cxg --backends faulty --allow-fallback", NULL, &a);
+	assert_true(a.code == 0 && strstr(a.out, "cumsum; in the whole run it was on cpu:0"));
+	assert_non_null(strstr(a.out, "first diverging node: none"));
+
+	setenv("CORTEX_LACKS", "paged_attention scatter", 1);
+	refused("run -m @hf --start-ids 1,2 -n 9 --temp 1 --seed 5 --backend faulty",
+		"faulty has no kernel for scatter(");
+	run("run -m @hf --start-ids 1,2 -n 9 --temp 1 --seed 5 --backend faulty --allow-fallback", NULL,
+		&a);
+	run("run -m @hf --start-ids 1,2 -n 9 --temp 1 --seed 5", NULL, &b);
+	assert_true(a.code == 0 && b.code == 0);
+	assert_string_equal(a.out, b.out);
+	assert_non_null(strstr(a.err, " steps on cpu:0"));
+	assert_non_null(strstr(a.err, "by --allow-fallback: "));
+	assert_non_null(strstr(a.err, " scatter"));
+	assert_non_null(strstr(a.err, " paged_attention"));
+	assert_null(strstr(b.err, "fallback"));
+	unsetenv("CORTEX_LACKS");
+	run("run -m @hf --start-ids 1,2 -n 2 --backend faulty --allow-fallback", NULL, &a);
+	assert_non_null(strstr(a.err, "0 of ")); /* asked for, not needed */
+}
+
 static void good_ones(void **state)
 {
 	static ran a, b;
@@ -225,6 +332,9 @@ int main(int argc, char **argv)
 		cmocka_unit_test(bad_commands),
 		cmocka_unit_test(bad_files),
 		cmocka_unit_test(bad_numbers),
+		cmocka_unit_test(bad_devices),
+		cmocka_unit_test(failing_devices),
+		cmocka_unit_test(fallback),
 		cmocka_unit_test(good_ones),
 		cmocka_unit_test(nowhere_to_write),
 	};
@@ -234,8 +344,10 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	snprintf(binary, sizeof binary, "%.*s/../cortex", (int)(slash - argv[0]), argv[0]);
-	if (access(binary, X_OK) != 0) {
-		fprintf(stderr, "test_cli: there is no %s\n", binary);
+	snprintf(
+		faulty_binary, sizeof faulty_binary, "%.*s/cortex-faulty", (int)(slash - argv[0]), argv[0]);
+	if (access(binary, X_OK) != 0 || access(faulty_binary, X_OK) != 0) {
+		fprintf(stderr, "test_cli: %s or %s is missing\n", binary, faulty_binary);
 		return 1;
 	}
 	return cmocka_run_group_tests(tests, make_files, NULL);

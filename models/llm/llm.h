@@ -47,6 +47,8 @@ typedef struct cx_llm_session_opts {
 	int64_t n_ctx; /* most tokens the sequence may have; 0: the model's context */
 	int64_t chunk; /* most tokens per run, a power of two; 0: 256 */
 	cx_dtype kv;   /* of the cache; CX_F32 is the default */
+	/* Where what the session's device has no kernel for runs; NULL: that is refused. */
+	cx_device *fallback;
 } cx_llm_session_opts;
 
 CX_API cx_status cx_llm_session_create(const cx_llm *m, cx_runtime *rt, cx_device *dev,
@@ -61,7 +63,7 @@ CX_API cx_status cx_llm_session_eval(
 CX_API cx_status cx_llm_session_warm(cx_llm_session *s, size_t n, cx_err *err);
 CX_API int64_t cx_llm_session_length(const cx_llm_session *s);
 CX_API void cx_llm_session_reset(cx_llm_session *s); /* to an empty sequence */
-/* The plan of single-token steps; NULL before the first one. */
+/* The plan of single-token steps, or of the shortest run so far; NULL before the first one. */
 CX_API const cx_plan *cx_llm_session_plan(const cx_llm_session *s);
 
 #endif

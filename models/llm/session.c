@@ -20,7 +20,7 @@ struct cx_llm_session {
 	cx_alloc alloc;
 	const cx_llm *m;
 	cx_runtime *rt;
-	cx_device *dev;
+	cx_device *devs[2]; /* the second may be NULL */
 	cx_store *store;
 	int64_t n_ctx, n_slots, chunk, length;
 	cx_dtype kv;
@@ -54,7 +54,8 @@ cx_status cx_llm_session_create(const cx_llm *m, cx_runtime *rt, cx_device *dev,
 	s->alloc = m->alloc;
 	s->m = m;
 	s->rt = rt;
-	s->dev = dev;
+	s->devs[0] = dev;
+	s->devs[1] = o.fallback;
 	s->n_ctx = o.n_ctx;
 	s->n_slots = (o.n_ctx + PAGE - 1) / PAGE * PAGE;
 	s->chunk = o.chunk;
@@ -110,7 +111,9 @@ static cx_status bucket_init(cx_llm_session *s, bucket *b, int64_t n_tokens, boo
 		.n_blocks = s->n_slots / PAGE,
 		.page = PAGE,
 		.kv = s->kv};
-	cx_plan_opts opts = {.devices = &s->dev, .n_devices = 1};
+	cx_plan_opts opts = {.devices = s->devs,
+		.n_devices = s->devs[1] ? 2 : 1,
+		.allow_fallback = s->devs[1] != NULL};
 	cx_status st;
 	if ((st = cx_graph_create(&s->alloc, &b->graph, err)) != CX_OK) return st;
 	cx_llm_build(s->m, &shape, b->graph);
@@ -230,5 +233,9 @@ void cx_llm_session_reset(cx_llm_session *s)
 
 const cx_plan *cx_llm_session_plan(const cx_llm_session *s)
 {
-	return s->last[0].plan;
+	for (int i = 0; i <= MAX_LOG2; i++) {
+		if (s->last[i].plan) return s->last[i].plan;
+		if (s->all[i].plan) return s->all[i].plan;
+	}
+	return NULL;
 }
