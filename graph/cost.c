@@ -93,6 +93,14 @@ double cx__pnode_flops(const cx_plan *p, const cx_pnode *n)
 		return (n->prog ? n->prog->n_instr : 1) * (in > out ? in : out);
 	case CX_OP_conv1d:
 		return 2 * out * axis(operand(p, n, 1), 1);
+	case CX_OP_attention_grad: /* five products for the forward op's two */
+		return 2.5 * 2 * elems(x) * 2 * axis(operand(p, n, 1), 3);
+	case CX_OP_conv1d_grad:
+		return 6 * out * axis(operand(p, n, 1), 1);
+	case CX_OP_delta_grad: /* the state again, and its gradient */
+		return 22 * elems(operand(p, n, 2)) * axis(x, 1);
+	case CX_OP_norm_grad:
+		return 12 * out;
 	case CX_OP_delta_rule: /* decay, read, update and query of a [d_k, d_v] matrix per token */
 		return 7 * out * axis(x, 1);
 	case CX_OP_rope:

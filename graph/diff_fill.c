@@ -66,6 +66,20 @@ static need of_operand(const cx_graph *g, const cx_node *n, uint32_t j)
 		if (j == 6) return (need){OFFSETS, dim_of(g, n, 0, 0)};
 		if (j == 7) return (need){DISTINCT, dim_of(g, n, 5, 0)};
 		break;
+	case CX_OP_attention_grad:
+		if (j == 5) return (need){OFFSETS, dim_of(g, n, 0, 0)};
+		if (j == 6) return (need){OFFSETS, dim_of(g, n, 1, 0)};
+		break;
+	case CX_OP_conv1d_grad:
+		if (j == 6) return (need){OFFSETS, dim_of(g, n, 0, 0)};
+		if (j == 7) return (need){DISTINCT, dim_of(g, n, 2, 0)};
+		break;
+	case CX_OP_delta_grad:
+		if (j == 3) return (need){NEGATIVE, 0};
+		if (j == 4) return (need){UNIT, 0};
+		if (j == 8) return (need){OFFSETS, dim_of(g, n, 0, 0)};
+		if (j == 9) return (need){DISTINCT, dim_of(g, n, 5, 0)};
+		break;
 	case CX_OP_cross_entropy:
 		if (j == 1) return (need){INDEX, dim_of(g, n, 0, 1)};
 		break;

@@ -34,7 +34,7 @@
 #define CX_GRAD_stop "stop"
 
 enum { CX_NMAX_0, CX_NMAX_1, CX_NMAX_2, CX_NMAX_3, CX_NMAX_4, CX_NMAX_5, CX_NMAX_6, CX_NMAX_7,
-	CX_NMAX_8, CX_NMAX_V = 255 };
+	CX_NMAX_8, CX_NMAX_9, CX_NMAX_10, CX_NMAX_V = 255 };
 
 const cx_op_info cx__ops[CX_OP_COUNT] = {
 #define CX_OP(op, n_min, n_max, n_out, attr, shape, grad, kind, tol, alias, fuzz, inputs, doc) \
