@@ -49,7 +49,7 @@ static void write_op(FILE *f, const cx_op_info *op)
 	fprintf(f, " | %s%d | ", op->n_out > 1 && (op->kind == CX_KIND_FUSED) ? "to " : "", op->n_out);
 	if (op->tol.f32 == 0) fputs("same bits", f);
 	else fprintf(f, "%g %g %g", op->tol.f32, op->tol.f16, op->tol.bf16);
-	fprintf(f, " | %s | ", op->grad);
+	fprintf(f, " | %s | ", op->grad_name);
 	cell(f, op->doc);
 	for (int o = 0; o < op->n_out; o++)
 		if (op->alias[o] >= 0) fprintf(f, "; output %d is operand %d, updated", o, op->alias[o]);
@@ -80,8 +80,8 @@ static void write_ops(FILE *f)
 		  "absent (`CX_NONE`, `_`).\n"
 		  "Attributes are shown with their defaults. Tolerance: how near a backend must be to the "
 		  "reference, as normalised\n"
-		  "mean square error for f32, f16 and bf16 results. Gradient `open`: it has one or will; "
-		  "`stop`: it has none.\n",
+		  "mean square error for f32, f16 and bf16 results. Gradient: the rule in graph/grad_*.c; "
+		  "`zero`: 0 wherever\nit exists; `stop`: none, the meaning says why.\n",
 		f);
 	for (size_t p = 0; p < sizeof parts / sizeof parts[0]; p++) {
 		fprintf(f,

@@ -56,6 +56,7 @@ typedef struct cx_tol {
 } cx_tol;
 
 struct cx_shape_ctx;
+struct cx_grad_ctx; /* grad.h */
 typedef struct cx_op_info {
 	const char *name;
 	uint8_t n_min, n_max; /* n_max 255: any number */
@@ -63,7 +64,8 @@ typedef struct cx_op_info {
 	cx_kind kind;
 	cx_attr_id attr;
 	cx_status (*shape)(struct cx_shape_ctx *c);
-	const char *grad; /* "open" or "stop" */
+	void (*grad)(struct cx_grad_ctx *c); /* NULL: none, see grad_name and doc */
+	const char *grad_name;               /* "mul", "stop", "open" */
 	cx_tol tol;
 	int8_t alias[CX_MAX_OUT]; /* output o is operand alias[o], updated; -1: a new tensor */
 	const char *inputs, *doc;

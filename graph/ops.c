@@ -1,4 +1,6 @@
-/* ops.c - the info table made from ops.def, and what the columns `tol` and `alias` mean. */
+/* ops.c - the info table made from ops.def, and what the columns `grad`, `tol` and
+ * `alias` mean. */
+#include "graph/grad.h"
 #include "graph/shape.h"
 
 #include <string.h>
@@ -29,9 +31,9 @@
 #define CX_ALIAS_adamw {0, 2, 3, -1}
 #define CX_ALIAS_kv {4, 5, -1, -1}
 
-/* The gradient slot must be written out, one of these two. */
-#define CX_GRAD_open "open"
-#define CX_GRAD_stop "stop"
+/* The gradient slot must be written out: a rule of grad_*.c, or one of these two. */
+#define cx__grad_open NULL
+#define cx__grad_stop NULL
 
 enum { CX_NMAX_0, CX_NMAX_1, CX_NMAX_2, CX_NMAX_3, CX_NMAX_4, CX_NMAX_5, CX_NMAX_6, CX_NMAX_7,
 	CX_NMAX_8, CX_NMAX_9, CX_NMAX_10, CX_NMAX_V = 255 };
@@ -39,7 +41,7 @@ enum { CX_NMAX_0, CX_NMAX_1, CX_NMAX_2, CX_NMAX_3, CX_NMAX_4, CX_NMAX_5, CX_NMAX
 const cx_op_info cx__ops[CX_OP_COUNT] = {
 #define CX_OP(op, n_min, n_max, n_out, attr, shape, grad, kind, tol, alias, fuzz, inputs, doc) \
 	[CX_OP_##op] = {#op, n_min, CX_NMAX_##n_max, n_out, CX_KIND_##kind, CX_ATTR_##attr, \
-		cx__shape_##shape, CX_GRAD_##grad, CX_TOL_##tol, CX_ALIAS_##alias, inputs, doc},
+		cx__shape_##shape, cx__grad_##grad, #grad, CX_TOL_##tol, CX_ALIAS_##alias, inputs, doc},
 #include "graph/ops.def"
 #undef CX_OP
 };

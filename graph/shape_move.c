@@ -195,6 +195,13 @@ cx_status cx__shape_copy(cx_shape_ctx *c)
 	return CX_OK;
 }
 
+cx_status cx__shape_barrier(cx_shape_ctx *c)
+{
+	if (cx__need_class(c, 0, DT_PLAIN) || cx__need_class(c, 1, DT_PLAIN)) return c->err->code;
+	c->out[0] = c->in[0];
+	return CX_OK;
+}
+
 cx_status cx__shape_gather(cx_shape_ctx *c)
 {
 	cx_attr_axis *a = c->attr;

@@ -372,6 +372,12 @@ cx_tensor cx__fuzz_copy(cx_rgen *r, cx_op op)
 	return cx_node_add(r->g, op, &x, 1, NULL);
 }
 
+cx_tensor cx__fuzz_barrier(cx_rgen *r, cx_op op)
+{
+	cx_tensor in[2] = {any(r, CX_WANT_PLAIN, -4, 5), any(r, CX_WANT_PLAIN, -4, 5)};
+	return cx_node_add(r->g, op, in, 2, NULL);
+}
+
 cx_tensor cx__fuzz_gather(cx_rgen *r, cx_op op)
 {
 	cx_attr_axis a = cx_attr_axis_default();

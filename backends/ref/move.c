@@ -59,6 +59,11 @@ void cx__ref_copy(const cx__ref_call *c)
 {
 	move_all(&c->out[0], &c->in[0]);
 }
+
+void cx__ref_barrier(const cx__ref_call *c)
+{
+	move_all(&c->out[0], &c->in[0]);
+}
 void cx__ref_assign(const cx__ref_call *c)
 {
 	move_all(&c->out[0], &c->in[1]);
