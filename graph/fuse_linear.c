@@ -29,6 +29,11 @@ static bool is_product(const cx_fuser *f, uint32_t node)
 		   f->p->t[n->in[0]].desc.rank >= 1;
 }
 
+static float act_scale(const cx_fuser *f, uint32_t node)
+{
+	return ((const cx_attr_matmul *)f->p->n[node].attr)->act_scale;
+}
+
 static bool is_activation(unsigned op)
 {
 	return cx__prog_arity(op) == 1 && op != CX_OP_cast && op != CX_OP_clamp && op != CX_OP_not;
@@ -97,6 +102,7 @@ static bool propose(cx_fuser *f, const spec *s, bool norm, bool act, bool residu
 	bool bias = false;
 	at.n_w = s->n_w;
 	at.norm_in = 0;
+	at.act_scale = act_scale(f, s->a[0].mm);
 	if (norm) cx__group_member(&g, s->norm);
 	cx__group_in(&g, norm ? f->p->n[s->norm].in[0] : s->x);
 	if (norm) add_norm_operands(f->p, s->norm, &g, &at);
@@ -170,7 +176,9 @@ void cx__fuse_gate_up(cx_fuser *f, uint32_t node)
 		}
 		if (!ok || cx__fuse_reader(f, z[0]) != s.act) continue;
 		s.x = f->p->n[s.a[0].mm].in[0];
-		if (!cx__fuse_same(f, s.x, f->p->n[s.a[1].mm].in[0])) continue;
+		if (!cx__fuse_same(f, s.x, f->p->n[s.a[1].mm].in[0]) ||
+			act_scale(f, s.a[0].mm) != act_scale(f, s.a[1].mm))
+			continue;
 		s.norm = norm_of(f, &s);
 		find_residual(f, &s);
 		if (propose_all(f, &s)) return;
@@ -187,6 +195,7 @@ static void find_siblings(const cx_fuser *f, spec *s)
 		if (id == s->a[0].mm || !is_product(f, id) || !cx__fuse_same(f, f->p->n[id].in[0], s->x))
 			continue;
 		if (f->p->n[id].in[1] != CX_NO && f->p->t[f->p->n[id].in[1]].root == root) continue;
+		if (act_scale(f, id) != act_scale(f, s->a[0].mm)) continue;
 		s->a[s->n_w++] = arm_of(f, id);
 	}
 }

@@ -74,4 +74,7 @@ bool cx__broadcast(cx_desc *acc, const cx_desc *d);
 		__VA_ARGS__                                                                                \
 	}
 
+/* What act_scale of matmul and linear asks of a weight operand [.., n, k]; 0 asks nothing. */
+cx_status cx__need_act_scale(cx_shape_ctx *c, uint32_t w, float act_scale);
+
 #endif

@@ -44,7 +44,8 @@ cx_status cx__shape_linear(cx_shape_ctx *c)
 	for (uint32_t i = 0; i < a->n_w; i++) {
 		uint32_t b = w + (uint32_t)a->n_w + i;
 		if (cx__need_class(c, w + i, DT_FLOAT | DT_BLOCK) || cx__need_rank(c, w + i, 2, 2) ||
-			cx__need_dims(c, w + i, CX_DTYPE_COUNT, DIMS(c->in[w + i].dim[0], k)))
+			cx__need_dims(c, w + i, CX_DTYPE_COUNT, DIMS(c->in[w + i].dim[0], k)) ||
+			cx__need_act_scale(c, w + i, a->act_scale))
 			return c->err->code;
 		if (a->bias && cx__has(c, b) &&
 			(cx__need_f32_or(c, b, x->dtype) ||

@@ -6,6 +6,24 @@
 
 /* ---- products -------------------------------------------------------------------------------- */
 
+/* Sums of k products of at most 127 * 127 in size must fit 32 bits. */
+enum { ACT_K_MAX = 131072 };
+
+cx_status cx__need_act_scale(cx_shape_ctx *c, uint32_t w, float act_scale)
+{
+	const cx_desc *d = &c->in[w];
+	if (act_scale == 0.0f) return CX_OK;
+	if (!(act_scale >= 1e-30f && act_scale <= 1e30f))
+		return SHAPE_FAIL(c, "act_scale is %g, must be 0 or from 1e-30 to 1e30", (double)act_scale);
+	if (d->dtype != CX_I8C)
+		return SHAPE_FAIL(
+			c, "act_scale asks for i8c weights, operand %u is %s", w, cx_dtype_get(d->dtype)->name);
+	if (d->dim[d->rank - 1] > ACT_K_MAX)
+		return SHAPE_FAIL(c, "act_scale with k=%lld: sums of more than %d products may not fit",
+			(long long)d->dim[d->rank - 1], ACT_K_MAX);
+	return CX_OK;
+}
+
 cx_status cx__shape_matmul(cx_shape_ctx *c)
 {
 	const cx_attr_matmul *t = c->attr;
@@ -26,6 +44,7 @@ cx_status cx__shape_matmul(cx_shape_ctx *c)
 		return SHAPE_FAIL(c, "a %s%s has k=%lld, b %s%s has k=%lld", cx__dims_text(a).s,
 			t->trans_a ? "'" : "", (long long)k, cx__dims_text(b).s, t->trans_b ? "'" : "",
 			(long long)kb);
+	if (cx__need_act_scale(c, 1, t->act_scale)) return c->err->code;
 	lead_a = *a;
 	lead_b = *b;
 	lead_a.rank -= 2;

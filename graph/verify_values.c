@@ -299,7 +299,7 @@ static term expand_norm(const cx_attr_linear *a, const term *x, const term *oper
 static void number_linear(checker *c, const cx_pnode *n)
 {
 	const cx_attr_linear *a = n->attr;
-	const cx_attr_matmul by_rows = {.trans_b = true};
+	const cx_attr_matmul by_rows = {.trans_b = true, .act_scale = a->act_scale};
 	const term *in = c->terms, *w = in + 1 + a->norm_in, *bias = w + a->n_w;
 	term x = a->norm ? expand_norm(a, &in[0], in + 1) : in[0], y[3], pair[2];
 	for (int64_t i = 0; i < a->n_w; i++) {

@@ -160,6 +160,7 @@ static bool accept_matmul(const cx_kernel_key *k)
 {
 	cx_cpu_linear l;
 	cx_cpu_batch b;
+	if (((const cx_attr_matmul *)k->attr)->act_scale > 0.0f) return false;
 	return products_plain(k) && weight_ok(&k->in[1]) &&
 		   cx__cpu_matmul_shape(k->attr, k->in, k->out, &l, &b);
 }
@@ -167,6 +168,7 @@ static bool accept_linear(const cx_kernel_key *k)
 {
 	const cx_attr_linear *at = k->attr;
 	cx_cpu_linear l;
+	if (at->act_scale > 0.0f) return false;
 	for (int64_t i = 0; i < at->n_w; i++)
 		if (!weight_ok(&k->in[1 + at->norm_in + i])) return false;
 	return products_plain(k) && cx__cpu_linear_shape(at, k->in, k->n_in, k->out, &l);

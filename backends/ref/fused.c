@@ -32,7 +32,7 @@ static void norm(const cx_attr_linear *at, const cx__ref_arg *x, const cx__ref_a
 void cx__ref_linear(const cx__ref_call *c)
 {
 	const cx_attr_linear *at = c->attr;
-	const cx_attr_matmul trans_b = {.trans_b = true};
+	const cx_attr_matmul trans_b = {.trans_b = true, .act_scale = at->act_scale};
 	const cx__ref_arg *w = c->in + 1 + at->norm_in, *bias = w + at->n_w,
 					  *residual = &c->in[c->n_in - 1];
 	cx__ref_arg x = c->in[0], y[3] = {c->out[0]}, pair[2];

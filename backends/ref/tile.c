@@ -30,26 +30,53 @@ static void block_row(const cx__ref_arg *a, int64_t off, int64_t n, double *dst)
 	}
 }
 
+/* Activations in steps of s as integers (a NaN stays one), weights as stored: ops.def, matmul. */
+static void quantise(double *row, int64_t n, float s)
+{
+	const float inverse = 1.0f / s;
+	for (int64_t k = 0; k < n; k++) {
+		float q = (float)row[k] * inverse;
+		if (q == q) row[k] = rint(q < -127.0f ? -127.0 : q > 127.0f ? 127.0 : (double)q);
+	}
+}
+
+static void int8_row(const cx__ref_arg *b, int64_t off, int64_t n, double *dst)
+{
+	for (int64_t k = 0; k < n; k++) dst[k] = ((const int8_t *)b->p)[off + k];
+}
+
+/* The sum in real units: every step in f32. */
+static double dequantise(const cx__ref_arg *b, int64_t off, int64_t k, float s, double sum)
+{
+	float scale = k ? s * cx_i8c_scale(b->p, cx__desc_elems(&b->d) / k, k, off / k) : 0.0f;
+	return (float)sum * scale;
+}
+
 /* One product of the batch: c[m,n] with the strides of each operand's last two axes. */
 static void product(
 	const cx__ref_call *c, const int64_t off[3], const int64_t dims[3], const int64_t strides[3][2])
 {
 	const cx__ref_arg *a = &c->in[0], *b = &c->in[1];
 	bool block = cx_dtype_get(b->d.dtype)->cls == CX_CLASS_BLOCK;
+	const float s = ((const cx_attr_matmul *)c->attr)->act_scale;
 	int64_t k = dims[2];
 	double *row = c->scratch, *cols = row + k;
 	for (int64_t n0 = 0; n0 < dims[1]; n0 += CX__REF_COLS) {
 		int64_t n_cols = dims[1] - n0 < CX__REF_COLS ? dims[1] - n0 : CX__REF_COLS;
 		for (int64_t j = 0; j < n_cols; j++) {
 			int64_t at = off[2] + (n0 + j) * strides[2][1];
-			if (block) block_row(b, at, k, cols + j * k);
+			if (s > 0.0f) int8_row(b, at, k, cols + j * k);
+			else if (block) block_row(b, at, k, cols + j * k);
 			else cx__elem_row(b, at, strides[2][0], k, cols + j * k);
 		}
 		for (int64_t m = 0; m < dims[0]; m++) {
 			cx__elem_row(a, off[1] + m * strides[1][0], strides[1][1], k, row);
-			for (int64_t j = 0; j < n_cols; j++)
-				cx__elem_put(&c->out[0], off[0] + m * strides[0][0] + (n0 + j) * strides[0][1],
-					dot(row, cols + j * k, k));
+			if (s > 0.0f) quantise(row, k, s);
+			for (int64_t j = 0; j < n_cols; j++) {
+				double y = dot(row, cols + j * k, k);
+				if (s > 0.0f) y = dequantise(b, off[2] + (n0 + j) * strides[2][1], k, s, y);
+				cx__elem_put(&c->out[0], off[0] + m * strides[0][0] + (n0 + j) * strides[0][1], y);
+			}
 		}
 	}
 }
