@@ -129,8 +129,8 @@ cx_status cx__probe_cache_create(
 	cx_device *dev, cx_device *fallback, const cx_alloc *alloc, cx_probe_cache **out, cx_err *err);
 void cx__probe_cache_free(cx_probe_cache *c);
 uint32_t cx__probe_cache_plans(const cx_probe_cache *c);
-/* Runs a probe, whose graph it takes over; on the fallback, too, if it may. value(ctx, id of the source) gives operands; take gets
- * the outputs in order. */
+/* Runs a probe, whose graph it takes over; on the fallback, too, if it may. value(ctx, id of the
+ * source) gives operands; take gets the outputs in order. */
 typedef struct cx_probe_io {
 	void *ctx;
 	const void *(*value)(void *ctx, uint32_t src);

@@ -35,14 +35,15 @@ cx_status cx__subject_plan(
  * 0, ... The store lives in s; free the exec first. */
 cx_status cx__subject_exec(cx_subject *s, const cx_plan *plan, cx_exec **out, cx_err *err);
 
-/* Options that dump and profile share: -m --graph --bucket --backend --seed --no-fuse --allow-fallback. */
+/* Options that dump and profile share: -m --graph --bucket --backend --seed --no-fuse
+ * --allow-fallback. */
+/* clang-format off */
 #define CX_SUBJECT_OPTIONS                                                                         \
 	{"model", required_argument, NULL, 'm'}, {"graph", required_argument, NULL, 'g'},              \
-		{"bucket", required_argument, NULL, 'b'}, {"backend", required_argument, NULL, 'B'},       \
-		{"seed", required_argument, NULL, 's'}, {"no-fuse", no_argument, NULL, 'F'},               \
-	{                                                                                              \
-		"allow-fallback", no_argument, NULL, 'A'                                                   \
-	}
+	{"bucket", required_argument, NULL, 'b'}, {"backend", required_argument, NULL, 'B'},           \
+	{"seed", required_argument, NULL, 's'}, {"no-fuse", no_argument, NULL, 'F'},                   \
+	{"allow-fallback", no_argument, NULL, 'A'}
+/* clang-format on */
 #define CX_SUBJECT_USAGE                                                                           \
 	"  -m, --model PATH   a GGUF file or a folder with safetensors\n"                              \
 	"  --graph FILE.cxg   a graph in text form\n"                                                  \

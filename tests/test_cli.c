@@ -33,8 +33,9 @@ static size_t load(const char *path, char *text)
 	return n;
 }
 
-/* Runs `cortex line`, or cortex-faulty if the line names its backend; a word is what stands between blanks, '' an empty one. "@x" is file x of the
- * temporary folder. to: where stdout goes, or NULL for r->out. */
+/* Runs `cortex line`, or cortex-faulty if the line names its backend; a word is what stands between
+ * blanks, '' an empty one. "@x" is file x of the temporary folder. to: where stdout goes, or NULL
+ * for r->out. */
 static void run(const char *line, const char *to, ran *r)
 {
 	char *program = strstr(line, "faulty") ? faulty_binary : binary;
