@@ -92,7 +92,7 @@ PLUGINS := $(if $(filter yes,$(HDF5)),$(BUILD)/cortex-nwb.so)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(LIB_GEN) $(foreach i,$(ISAS),$(ISA_SRC:%.c=$(BUILD)/%.$(i).o))
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/%.o) $(BUILD)/gen/dump_html.o
 TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
-TEST_LIB_OBJ := $(TEST_LIB_SRC:%.c=$(BUILD)/%.o)
+TEST_LIB_OBJ := $(TEST_LIB_SRC:%.c=$(BUILD)/%.o) $(BUILD)/wide/ref.o
 BENCH_BIN := $(BENCH_SRC:%.c=$(BUILD)/%)
 BENCH_LIB_OBJ := $(BENCH_LIB_SRC:%.c=$(BUILD)/%.o)
 
@@ -210,6 +210,17 @@ $(BUILD)/tests/cortex-faulty: $(APP_OBJ) $(FAULTY_OBJ) $(BUILD)/libcortex.a
 	$(Q)echo "  LD      $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
+# The reference once more with its f32 values in double, as wide_ref_eval(): see tests/wide_ref.h.
+WIDE_OBJ := $(patsubst %.c,$(BUILD)/wide/%.o,$(filter-out backends/ref/ref.c,$(wildcard backends/ref/*.c)))
+$(BUILD)/wide/%.o: %.c tests/wide_ref.h Makefile
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS_ALL) $(CFLAGS) -include tests/wide_ref.h -MMD -MP -c $< -o $@
+$(BUILD)/wide/ref.o: $(WIDE_OBJ)
+	$(Q)echo "  LD      $@"
+	$(Q)$(CC) -r -nostdlib -o $@.all $^
+	$(Q)objcopy --redefine-sym cx__ref_eval=wide_ref_eval $@.all
+	$(Q)objcopy --keep-global-symbol=wide_ref_eval $@.all $@
+
 # The ONNX cases are protobuf: only the test reads them.
 TEST_LIBS = -lz
 ifneq ($(wildcard tests/onnx.proto),)
@@ -299,4 +310,4 @@ help:
 clean:
 	rm -rf $(BUILD)
 
--include $(BUILD)/models/files/hdf5/plugin.d $(FAULTY_OBJ:.o=.d) $(LIB_OBJ:.o=.d) $(APP_OBJ:.o=.d) $(TEST_LIB_OBJ:.o=.d) $(TEST_BIN:=.d) $(BENCH_BIN:=.d) $(BENCH_LIB_OBJ:.o=.d)
+-include $(BUILD)/models/files/hdf5/plugin.d $(FAULTY_OBJ:.o=.d) $(LIB_OBJ:.o=.d) $(APP_OBJ:.o=.d) $(TEST_LIB_OBJ:.o=.d) $(WIDE_OBJ:.o=.d) $(TEST_BIN:=.d) $(BENCH_BIN:=.d) $(BENCH_LIB_OBJ:.o=.d)

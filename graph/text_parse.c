@@ -388,7 +388,10 @@ static cx_status statement(parser *s)
 	}
 	if (expect(s, '=')) return s->err->code;
 	n = ident(s, &word);
-	if (!cx__op_by_name(word, n, &op)) return fail(s, word, "no such op");
+	if (!cx__op_by_name(word, n, &op)) {
+		snprintf(text, sizeof text, "no such op '%.*s'", n > 32 ? 32 : (int)n, word);
+		return fail(s, word, n ? text : "no such op");
+	}
 	if (op == CX_OP_const) return constant(s);
 	return cx__ops[op].kind == CX_KIND_LEAF ? leaf(s, op) : op_node(s, op);
 }

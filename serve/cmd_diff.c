@@ -62,7 +62,10 @@ static cx_status open_backends(diff_cmd *c, cx_err *err)
 	bool others = false;
 	while (*s) {
 		size_t n = strcspn(s, ",");
-		if (n == 0 || n >= sizeof c->name[0] || c->n == MAX_BACKENDS)
+		if (c->n == MAX_BACKENDS)
+			return CX_FAIL(
+				err, CX_ERR_ARGUMENT, "--backends has more than %d names", (int)MAX_BACKENDS);
+		if (n == 0 || n >= sizeof c->name[0])
 			return CX_FAIL(err, CX_ERR_ARGUMENT, "--backends '%.60s' is no list of backends", s);
 		memcpy(c->name[c->n], s, n);
 		c->name[c->n++][n] = 0;
@@ -346,10 +349,26 @@ static cx_status run(diff_cmd *c, cx_err *err)
 	return CX_OK;
 }
 
-static bool set_option(diff_args *a, int opt)
+static bool set_number(diff_args *a, int opt)
 {
 	char *end = NULL;
+	bool ok = *optarg != '-' && *optarg != ' ';
 	errno = 0;
+	if (opt == 's') a->leaves.seed = strtoull(optarg, &end, 10);
+	else if (opt == 'n') a->top = strtoull(optarg, &end, 10);
+	else a->tol = strtod(optarg, &end);
+	ok = ok && end != optarg && !*end && !errno;
+	if (opt == 't' && !(ok && a->tol > 0 && isfinite(a->tol)))
+		cx__cmd_usage("diff", "--tol '%.40s' is not a number above 0", optarg);
+	else if (!ok)
+		cx__cmd_usage("diff", "%s '%.40s' is not a whole number, 0 or more",
+			opt == 's' ? "--seed" : "--top", optarg);
+	else return true;
+	return false;
+}
+
+static bool set_option(diff_args *a, int opt)
+{
 	if (opt == 'b') a->backends = optarg;
 	if (opt == 'm') a->leaves.model = optarg;
 	if (opt == 'g') a->leaves.graph = optarg;
@@ -358,15 +377,7 @@ static bool set_option(diff_args *a, int opt)
 	if (opt == 'r') a->reduce = optarg;
 	if (opt == 'j') a->json = true;
 	if (opt == 'a') a->fallback = true;
-	if (opt == 's') a->leaves.seed = strtoull(optarg, &end, 10);
-	if (opt == 'n') a->top = strtoull(optarg, &end, 10);
-	if (opt == 't') a->tol = strtod(optarg, &end);
-	if (end && (end == optarg || *end || errno || *optarg == '-' ||
-				   (opt == 't' && !(a->tol > 0 && isfinite(a->tol))))) {
-		cx__cmd_usage("diff", "'%.40s' is no number for that option", optarg);
-		return false;
-	}
-	return true;
+	return (opt != 's' && opt != 'n' && opt != 't') || set_number(a, opt);
 }
 
 int cx__cmd_diff(int argc, char **argv)
@@ -390,7 +401,9 @@ int cx__cmd_diff(int argc, char **argv)
 	}
 	if (optind < argc) return cx__cmd_usage("diff", "'%.60s' is no option", argv[optind]);
 	if (!a.backends) return cx__cmd_usage("diff", "--backends is missing");
-	if (!a.leaves.model == !a.leaves.graph)
+	if (a.leaves.model && a.leaves.graph)
+		return cx__cmd_usage("diff", "-m and --graph are both given; one of them is the subject");
+	if (!a.leaves.model && !a.leaves.graph)
 		return cx__cmd_usage("diff", "one of -m MODEL and --graph FILE is wanted");
 	if (a.leaves.prompt && !a.leaves.model) return cx__cmd_usage("diff", "--prompt is for models");
 	if (!(c = calloc(1, sizeof *c))) return 1;

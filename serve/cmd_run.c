@@ -101,7 +101,8 @@ static bool whole(
 	char *end;
 	errno = 0;
 	*out = strtoull(text, &end, 10);
-	if (end != text && !*end && errno == 0 && *text != '-' && *out <= hi) return true;
+	if (end != text && !*end && errno == 0 && *text != '-' && *text != ' ' && *out <= hi)
+		return true;
 	cx__cmd_usage("run", "%s '%.40s' is not a whole number in 0..%llu", name, text, hi);
 	return false;
 }
@@ -129,6 +130,10 @@ static bool set_number(run_args *a, int opt)
 		return true;
 	}
 	if (!whole(name, optarg, INT32_MAX / 2, &v)) return false;
+	if (v == 0 && (opt == OPT_CTX || opt == OPT_CHUNK)) {
+		cx__cmd_usage("run", "%s 0 leaves no room for a token", name);
+		return false;
+	}
 	if (opt == 'n') a->n = (long)v;
 	else if (opt == OPT_CTX) a->ctx = (long)v;
 	else if (opt == OPT_CHUNK) a->chunk = (long)v;

@@ -16,7 +16,7 @@ bool cx__cmd_number(
 	char *end;
 	errno = 0;
 	*out = strtol(text, &end, 10);
-	if (end != text && !*end && errno == 0 && *out >= lo && *out <= hi) return true;
+	if (*text != ' ' && end != text && !*end && errno == 0 && *out >= lo && *out <= hi) return true;
 	cx__cmd_usage(cmd, "%s '%.40s' is not a whole number in %ld..%ld", name, text, lo, hi);
 	return false;
 }
@@ -82,7 +82,10 @@ cx_status cx__subject_open(const cx_subject_opts *o, cx_subject *s, cx_err *err)
 	cx_status st;
 	memset(s, 0, sizeof *s);
 	s->seed = o->seed;
-	if (!o->model == !o->graph)
+	if (o->model && o->graph)
+		return CX_FAIL(err, CX_ERR_ARGUMENT,
+			"-m and --graph are both given; one of them is what is looked at");
+	if (!o->model && !o->graph)
 		return CX_FAIL(err, CX_ERR_ARGUMENT, "one of -m MODEL and --graph FILE.cxg is wanted");
 	if (o->graph && o->bucket)
 		return CX_FAIL(err, CX_ERR_ARGUMENT, "--bucket is for models: a graph has its own shapes");

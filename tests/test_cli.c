@@ -132,6 +132,8 @@ static int make_files(void **state)
 	return 0;
 }
 
+#define TELLS "; cortex devices tells what there is\n"
+
 static void bad_commands(void **state)
 {
 	(void)state;
@@ -180,9 +182,87 @@ static void bad_files(void **state)
 	refused("decoder demo --data @empty", "spikes*.npy");
 }
 
+static void bad_graphs(void **state)
+{
+	static const char *const cmds[] = {"dump --graph", "profile --graph", "plan"};
+	static const struct {
+		const char *file, *says;
+	} bad[] = {{"none", "none: there is no such file"}, {"empty", "is a folder, not a file"},
+		{"nothing", "nothing: the file is empty"},
+		{"text", "line 1, column 1: does not begin with"},
+		{"bad.graph", "bad.graph: graph text, line 2"}, {"op.cxg", "line 3"},
+		{"op.cxg", "frobnicate"}, {"huge.cxg", "line 2"}, {"bytes.cxg", "line 2"}};
+	char line[200];
+	(void)state;
+	for (size_t i = 0; i < sizeof cmds / sizeof *cmds; i++)
+		for (size_t k = 0; k < sizeof bad / sizeof *bad; k++) {
+			snprintf(line, sizeof line, "%s @%s", cmds[i], bad[k].file);
+			refused(line, bad[k].says);
+		}
+	for (size_t k = 0; k < sizeof bad / sizeof *bad; k++) {
+		snprintf(line, sizeof line, "diff --backends cpu --graph @%s", bad[k].file);
+		refused(line, bad[k].says);
+	}
+	for (size_t i = 0; i < 2; i++) {
+		const char *c = i ? "profile" : "dump";
+		snprintf(line, sizeof line, "%s", c);
+		refused(line, "one of -m MODEL and --graph FILE.cxg is wanted");
+		snprintf(line, sizeof line, "%s -m @hf --graph @good.cxg", c);
+		refused(line, "both given");
+		snprintf(line, sizeof line, "%s -m @none", c);
+		refused(line, "none: No such file");
+		snprintf(line, sizeof line, "%s --graph @good.cxg --bucket 4", c);
+		refused(line, "--bucket is for models");
+		snprintf(line, sizeof line, "%s -m @hf --bucket 0", c);
+		refused(line, "--bucket '0' is not a whole number in 1..4096");
+		snprintf(line, sizeof line, "%s -m @hf --bucket nan", c);
+		refused(line, "--bucket 'nan'");
+		snprintf(line, sizeof line, "%s -m @hf --bucket 99999999999999999999", c);
+		refused(line, "--bucket '9999");
+		snprintf(line, sizeof line, "%s --graph @good.cxg --seed -1", c);
+		refused(line, "--seed '-1'");
+	}
+	refused("dump --graph @good.cxg --stage ripe", "--stage 'ripe' is none of built, simplified");
+	refused("dump --graph @good.cxg --format png", "--format 'png' is none of text, json, dot");
+	refused("dump --graph @good.cxg --profile", "--profile has no place in text");
+	refused("dump --graph @good.cxg --profile --stage fused --format json", "--stage planned");
+	refused("dump --graph @good.cxg -o @empty", "cannot be written: it is a folder");
+	refused("dump --graph @good.cxg -o /no/such/x", "cannot be written");
+	refused("profile --graph @good.cxg --runs 0", "--runs '0'");
+	refused("profile --graph @good.cxg --trace /no/such/x", "cannot be written");
+}
+
+static void bad_diffs(void **state)
+{
+	(void)state;
+	refused("diff", "--backends is missing");
+	refused("diff --backends cpu", "one of -m MODEL and --graph FILE is wanted");
+	refused("diff --backends cpu -m @hf --graph @good.cxg", "both given");
+	refused("diff --backends cpu --graph @good.cxg --prompt x", "--prompt is for models");
+	refused("diff --backends cpu --graph @good.cxg --tol nan", "--tol 'nan'");
+	refused("diff --backends cpu --graph @good.cxg --tol 0", "--tol '0' is not a number above 0");
+	refused("diff --backends cpu --graph @good.cxg --tol -1", "--tol '-1'");
+	refused("diff --backends cpu --graph @good.cxg --tol inf", "--tol 'inf'");
+	refused("diff --backends cpu --graph @good.cxg --tol 1e999", "--tol '1e999'");
+	refused("diff --backends cpu --graph @good.cxg --tol ''", "--tol ''");
+	refused("diff --backends cpu --graph @good.cxg --seed -1", "--seed '-1'");
+	refused("diff --backends cpu --graph @good.cxg --top x", "--top 'x'");
+	refused("diff --backends cpu --graph @good.cxg --reduce @empty", "it is a folder");
+	refused("diff --backends cpu --graph @good.cxg --reduce /no/such/x", "cannot be written");
+	refused("diff --backends cpu --graph @good.cxg --inputs @none", "no readable folder");
+	refused("diff --backends cpu --graph @good.cxg --inputs @text", "no readable folder");
+	refused("diff --backends cpu --graph @good.cxg --inputs @inputs", "x.npy: ");
+	refused("diff --backends cpu -m @hf --prompt x", "tokenizer");
+	refused("diff --backends a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a --graph @good.cxg",
+		"more than 16 names");
+}
+
 static void bad_numbers(void **state)
 {
 	(void)state;
+	refused("run -m @hf --start-ids 1 -n 2 --ctx 0", "--ctx 0");
+	refused("run -m @hf --start-ids 1 -n 2 --chunk 0", "--chunk 0");
+	refused("run -m @hf --start-ids 1 -n 2 --ctx 1000000000", TELLS);
 	refused("run -m @hf --start-ids 1 -n -1", "-n '-1'");
 	refused("run -m @hf --start-ids 1 -n 2x", "-n '2x'");
 	refused("run -m @hf --start-ids 999999", "999999");
@@ -201,8 +281,6 @@ static void bad_numbers(void **state)
 }
 
 /* ---- devices: there are none, they fail, they lack an op ---- */
-
-#define TELLS "; cortex devices tells what there is\n"
 
 static void bad_devices(void **state)
 {
@@ -247,6 +325,40 @@ static void failing_devices(void **state)
 	refused("diff --graph @good.cxg --backends faulty", TELLS);
 	unsetenv("CORTEX_MEMORY");
 	answers("plan @good.cxg --backend faulty", "faulty:0");
+}
+
+/* A driver that is not there is told about; a damaged cache of compiled shaders is made anew. */
+static void drivers(void **state)
+{
+	static ran r;
+	static const char *const run_it = "profile --graph @good.cxg --backend vulkan --runs 1";
+	char command[1200];
+	(void)state;
+	setenv("VK_DRIVER_FILES", "/no/such/driver", 1);
+	setenv("VK_ICD_FILENAMES", "/no/such/driver", 1);
+	setenv("OCL_ICD_VENDORS", "/no/such/folder", 1);
+	refused("plan @good.cxg --backend vulkan", TELLS);
+	refused("plan @good.cxg --backend opencl", TELLS);
+	answers("devices --quick", "cpu:0");
+	answers("devices --quick --json", "\"cpu\"");
+	unsetenv("VK_DRIVER_FILES");
+	unsetenv("VK_ICD_FILENAMES");
+	unsetenv("OCL_ICD_VENDORS");
+	mkdir(temp_path("cache"), 0777);
+	setenv("XDG_CACHE_HOME", temp_path("cache"), 1);
+	run(run_it, NULL, &r);
+	if (r.code == 0) {
+		snprintf(command, sizeof command,
+			"for f in '%s'/cortex/*; do echo damaged >\"$f\"; done; exec test -f \"$f\"",
+			temp_path("cache"));
+		assert_int_equal(system(command), 0);
+		run(run_it, NULL, &r);
+		assert_int_equal(r.code, 0);
+	} else {
+		print_message("# no vulkan device here: %s", r.err);
+		assert_non_null(strstr(r.err, TELLS));
+	}
+	unsetenv("XDG_CACHE_HOME");
 }
 
 /* What a device lacks is refused by name, or runs elsewhere, listed and counted. */
@@ -332,9 +444,12 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bad_commands),
 		cmocka_unit_test(bad_files),
+		cmocka_unit_test(bad_graphs),
+		cmocka_unit_test(bad_diffs),
 		cmocka_unit_test(bad_numbers),
 		cmocka_unit_test(bad_devices),
 		cmocka_unit_test(failing_devices),
+		cmocka_unit_test(drivers),
 		cmocka_unit_test(fallback),
 		cmocka_unit_test(good_ones),
 		cmocka_unit_test(nowhere_to_write),
