@@ -6,7 +6,7 @@
  * eight invocations share a column (few rows: the weight is read once, eight streams of it at a time); with LANES == 1
  * one invocation walks them all, for a tile of ROWS x COLS.
  *
- * The including shader reads x and w: it defines CX_PROD_LANE, a function void cx_lane(l, m0, n0, inout acc), which adds the
+ * The including shader reads x and w: it defines void cx_lane(l, m0, n0, inout acc), which adds the
  * products of lane l for the tile at (m0, n0); rows and columns past the end may read the last one.
  *
  * Tensors: y, x, w, scale (I8C), bias, residual, factor. In all: axis 5 the innermost; y and residual and factor [.., m, n],
@@ -47,7 +47,7 @@ CX_IN(4) CX_IN(5) CX_IN(6)
 #define CX_FABS abs
 #define CX_NOINT 0
 
-	float cx_act(float x)
+float cx_act(float x)
 {
 	precise float r = x;
 	switch (ACT) {

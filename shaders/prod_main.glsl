@@ -1,4 +1,5 @@
-/* prod_main.glsl - the second half of prod.glsl, behind the including shader's cx_lane(). */
+/* prod_main.glsl - the second half of prod.glsl, behind the including shader's cx_lane(), or with
+ * CX_PROD_OWN_MAIN only what follows a product. */
 void cx_finish(uint m, uint n, float v)
 {
 	precise float z = v;
@@ -14,6 +15,8 @@ void cx_finish(uint m, uint n, float v)
 	if (RESID != 99) z = z + cx_ld5(RESID, cx_base[5] + m * T_STRIDE(5, 4) + n * T_STRIDE(5, 5));
 	cx_st0(Y, cx_base[0] + m * T_STRIDE(0, 4) + n * T_STRIDE(0, 5), z);
 }
+
+#ifndef CX_PROD_OWN_MAIN
 
 shared float cx_part[LANES == 8 ? ROWS : 1][64];
 
@@ -61,3 +64,5 @@ void main()
 	[[unroll]] for (uint r = 0; r < ROWS; r++) [[unroll]] for (uint c = 0; c < COLS; c++)
 		cx_finish(m0 + r, n0 + c, total[r][c]);
 }
+
+#endif

@@ -1,16 +1,15 @@
 /* test_vulkan_run.c - the vulkan backend beyond single ops: random graphs planned on it, the
- * trained model of the fixtures, weights
- * larger than a descriptor, memory of its own behind a staging buffer, its cache on disk, and
+ * trained model of the fixtures, memory of its own behind a staging buffer, its cache on disk, and
  * its failures.
  *
- * All under the validation layer, whose every message is an error; a planted hazard shows that
- * it would speak. */
+ * All under the validation layer, whose every message is an error; a planted hazard shows that it
+ * would speak. */
 #include "tests/cpu_run.h"
 #include "tests/harness.h"
+#include "tests/product.h"
 #include "tests/vulkan_env.h"
 
 #include "backends/vulkan/vk.h"
-#include "graph/quant.h"
 #include "models/llm/llm.h"
 
 #include <math.h>
@@ -157,134 +156,6 @@ static void test_small_descriptors(void **state)
 	assert_memory_equal(want, got, 90 * 1000 * 4);
 	free(want);
 	free(got);
-	silent();
-}
-
-/* ---- one product in pieces, against another device ---- */
-
-typedef struct product {
-	cx_dtype dtype;
-	int64_t m, n, k;
-	void *w;
-	uint64_t w_bytes;
-	float *x;
-} product;
-
-static float noise(uint64_t *s)
-{
-	*s = *s * 6364136223846793005u + 1442695040888963407u;
-	return (float)(int32_t)(*s >> 33) * 0x1p-31f;
-}
-
-static product make_product(cx_dtype t, int64_t m, int64_t n, int64_t k)
-{
-	product p = {t, m, n, k, NULL, 0, malloc((size_t)(m * k) * 4)};
-	float *row = malloc((size_t)k * 4);
-	uint64_t seed = 7, row_bytes = (uint64_t)(k / cx_dtype_get(t)->block_elems *
-											  cx_dtype_get(t)->block_bytes);
-	assert_true(cx_dtype_bytes(t, 2, (int64_t[]){n, k}, &p.w_bytes));
-	p.w = malloc(p.w_bytes);
-	assert_non_null(p.w);
-	for (int64_t i = 0; i < n; i++) {
-		for (int64_t j = 0; j < k; j++) row[j] = noise(&seed);
-		assert_true(cx_quant_row(t, row, (char *)p.w + (uint64_t)i * row_bytes, k));
-	}
-	for (int64_t i = 0; i < m * k; i++) p.x[i] = noise(&seed);
-	free(row);
-	return p;
-}
-
-static void product_free(product *p)
-{
-	free(p->w);
-	free(p->x);
-}
-
-/* y = x w' on a device, [m,n]; rows: only the first ones of x. The caller frees. */
-static float *run_product(cx_device *on, const product *p, int64_t rows)
-{
-	float *y = malloc((size_t)(rows * p->n) * 4);
-	cx_graph *g = NULL;
-	cx_plan *plan = NULL;
-	cx_store *store = NULL;
-	cx_exec *x = NULL;
-	cx_plan_opts opts = {.devices = &on, .n_devices = 1};
-	cx_attr_matmul trans = {.trans_b = true};
-	OK(cx_graph_create(NULL, &g, err));
-	cx_output(g, "y",
-		cx_matmul(g, cx_input(g, "x", CX_F32, 2, (int64_t[]){rows, p->k}),
-			cx_weight(g, "w", p->dtype, 2, (int64_t[]){p->n, p->k}), &trans));
-	OK(cx_graph_finish(g, err));
-	OK(cx_plan_build(g, &opts, &plan, err));
-	OK(cx_store_create(rt, &store, err));
-	OK(cx_store_weight(store, "w", p->dtype, 2, (int64_t[]){p->n, p->k}, p->w, p->w_bytes, err));
-	OK(cx_exec_create(plan, store, &x, err));
-	OK(cx_exec_set_input(x, 0, p->x, (uint64_t)(rows * p->k) * 4, err));
-	OK(cx_exec_run(x, err));
-	OK(cx_exec_get_output(x, 0, y, (uint64_t)(rows * p->n) * 4, err));
-	cx_exec_free(x);
-	cx_store_free(store);
-	cx_plan_free(plan);
-	cx_graph_free(g);
-	return y;
-}
-
-/* A weight of more than 128 MiB, and on a device that says that its descriptors reach less: in
- * pieces, same result. */
-static void __attribute__((unused)) test_large_weight(void **state)
-{
-	static const struct {
-		cx_dtype t;
-		int64_t m, n, k;
-		uint64_t range;
-	} cases[] = {{CX_F32, 1, 34000, 1024, 0}, {CX_Q8_0, 2, 3001, 512, 1 << 19},
-		{CX_F16, 20, 3001, 512, 1 << 19}, {CX_Q6_K, 1, 3001, 512, 1 << 19},
-		{CX_F32, 300, 700, 512, 1 << 19}};
-	cx_device *cpu = NULL;
-	uint64_t range = vk ? vk->max_range : 0;
-	(void)state;
-	if (!dev) skip();
-	OK(cx_device_open(rt, "cpu", 0, &cpu, err));
-	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-		product p = make_product(cases[i].t, cases[i].m, cases[i].n, cases[i].k);
-		float *want = run_product(cpu, &p, p.m), *got;
-		double e;
-		if (cases[i].range) vk->max_range = cases[i].range;
-		else assert_true(p.w_bytes > 128u << 20);
-		got = run_product(dev, &p, p.m);
-		vk->max_range = range;
-		e = step_nmse(CX_F32, want, got, p.m * p.n);
-		if (!(e <= 1e-10))
-			fail_msg("%s [%d,%d,%d]: nmse %g", cx_dtype_get(p.dtype)->name, (int)p.m, (int)p.n,
-				(int)p.k, e);
-		free(want);
-		free(got);
-		product_free(&p);
-	}
-	cx_device_close(cpu);
-	silent();
-}
-
-/* A row alone, and among others, in whatever shape of work that makes: the same bits. */
-static void test_rows_alone(void **state)
-{
-	static const cx_dtype types[] = {CX_F32, CX_F16, CX_BF16, CX_Q8_0, CX_Q4_K, CX_Q5_1, CX_MXFP4};
-	static const int64_t few[] = {1, 2, 4, 7, 8, 9, 40};
-	(void)state;
-	if (!dev) skip();
-	for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
-		product p = make_product(types[t], 67, 77, 768);
-		float *all = run_product(dev, &p, 67);
-		for (size_t i = 0; i < sizeof few / sizeof *few; i++) {
-			float *some = run_product(dev, &p, few[i]);
-			if (memcmp(all, some, (size_t)(few[i] * p.n) * 4) != 0)
-				fail_msg("%s: %d rows differ from the same of 67", cx_dtype_get(types[t])->name,
-					(int)few[i]);
-			free(some);
-		}
-		free(all);
-		product_free(&p);
-	}
 	silent();
 }
 
@@ -454,15 +325,14 @@ static void on_log(void *ctx, cx_log_level level, const char *where, const char 
 static void run_cached(const char *dir, log_seen *seen)
 {
 	cx_config cfg = {.cache_dir = dir, .log = on_log, .log_ctx = seen};
-	cx_runtime *was = rt;
+	cx_runtime *own = NULL;
 	cx_device *d = NULL;
-	product p = make_product(CX_F32, 3, 5, 32);
-	OK(cx_runtime_create(&cfg, &rt, err));
-	OK(cx_device_open(rt, "vulkan", 0, &d, err));
-	free(run_product(d, &p, 3));
+	product p = product_make(CX_F32, 3, 5, 32);
+	OK(cx_runtime_create(&cfg, &own, err));
+	OK(cx_device_open(own, "vulkan", 0, &d, err));
+	free(product_run(own, d, &p, 3));
 	cx_device_close(d);
-	cx_runtime_free(rt);
-	rt = was;
+	cx_runtime_free(own);
 	product_free(&p);
 }
 
@@ -599,11 +469,9 @@ int main(void)
 		cmocka_unit_test(test_graphs),
 		cmocka_unit_test(test_staging),
 		cmocka_unit_test(test_small_descriptors),
-		cmocka_unit_test(test_rows_alone),
 		cmocka_unit_test(test_stories),
 		cmocka_unit_test(test_soft_division),
 #if !defined(__SANITIZE_ADDRESS__) /* minutes there, and nothing of the host's that others lack */
-		cmocka_unit_test(test_large_weight),
 		cmocka_unit_test(test_gpu_assisted),
 #endif
 		cmocka_unit_test(test_cache),

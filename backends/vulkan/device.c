@@ -63,6 +63,39 @@ static void query(cx_vk_device *d)
 	if (fc.shaderRoundingModeRTEFloat32) d->float_modes |= CX_SPV_MODE_RTE;
 }
 
+/* Is there a cooperative matrix of 16x16x16 with f16 operands and f32 sums, for a subgroup? */
+static bool coop_fits(const cx_vk_device *d)
+{
+	PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesNV get =
+		(PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesNV)d->get_proc(
+			d->instance, "vkGetPhysicalDeviceCooperativeMatrixPropertiesNV");
+	VkCooperativeMatrixPropertiesNV p[64];
+	uint32_t n = 64;
+	if (!get || d->subgroup_size != 32) return false;
+	for (uint32_t i = 0; i < n; i++)
+		p[i] =
+			(VkCooperativeMatrixPropertiesNV){VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_NV};
+	if (get(d->gpu, &n, p) < 0) return false;
+	for (uint32_t i = 0; i < n; i++)
+		if (p[i].MSize == 16 && p[i].NSize == 16 && p[i].KSize == 16 &&
+			p[i].AType == VK_COMPONENT_TYPE_FLOAT16_NV &&
+			p[i].BType == VK_COMPONENT_TYPE_FLOAT16_NV &&
+			p[i].CType == VK_COMPONENT_TYPE_FLOAT32_NV &&
+			p[i].DType == VK_COMPONENT_TYPE_FLOAT32_NV && p[i].scope == VK_SCOPE_SUBGROUP_NV)
+			return true;
+	return false;
+}
+
+/* Whether int8 dot products are more than a list of multiplications. */
+static bool idot_is_fast(const cx_vk_device *d)
+{
+	VkPhysicalDeviceShaderIntegerDotProductProperties dot = {
+		VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_PROPERTIES};
+	VkPhysicalDeviceProperties2 p = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, &dot};
+	d->vk.GetPhysicalDeviceProperties2(d->gpu, &p);
+	return dot.integerDotProduct4x8BitPackedSignedAccelerated;
+}
+
 static cx_status check(cx_vk_device *d, const features *f, cx_err *err)
 {
 	const VkPhysicalDeviceLimits *l = &d->props.limits;
@@ -107,8 +140,7 @@ static cx_status make_device(cx_vk_device *d, const extensions *ext, cx_err *err
 				 .coop = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_NV}},
 			 use;
 	void **tail = &have.v12.pNext;
-	bool idot = d->props.apiVersion >= VK_API_VERSION_1_3 ||
-				has_extension(ext, VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME);
+	bool idot = has_extension(ext, VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME);
 	bool coop = has_extension(ext, VK_NV_COOPERATIVE_MATRIX_EXTENSION_NAME);
 	cx_status st;
 	VkResult r;
@@ -131,13 +163,13 @@ static cx_status make_device(cx_vk_device *d, const extensions *ext, cx_err *err
 	use.v12.vulkanMemoryModelDeviceScope = have.v12.vulkanMemoryModelDeviceScope;
 	d->has_int64 = have.base.features.shaderInt64;
 	d->has_idot = idot && have.idot.shaderIntegerDotProduct;
-	d->has_coopmat =
-		coop && have.coop.cooperativeMatrix && have.v12.shaderFloat16 && have.v12.vulkanMemoryModel;
+	d->use_idot = d->has_idot && idot_is_fast(d);
+	d->has_coopmat = coop && have.coop.cooperativeMatrix && have.v12.shaderFloat16 &&
+					 have.v12.vulkanMemoryModel && coop_fits(d);
 	if (d->has_idot) {
 		use.idot.shaderIntegerDotProduct = VK_TRUE;
 		*tail = &use.idot, tail = &use.idot.pNext;
-		if (d->props.apiVersion < VK_API_VERSION_1_3)
-			extensions[n++] = VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME;
+		extensions[n++] = VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME;
 	}
 	if (d->has_coopmat) {
 		use.coop.cooperativeMatrix = VK_TRUE;

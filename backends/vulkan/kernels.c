@@ -185,6 +185,27 @@ static bool accept_linear(const cx_vk_device *d, const cx_kernel_key *k)
 		if (!cx__desc_is_dense(&k->out[i]) || !cx__vk_fits(d, &k->out[i])) return false;
 	return cx__vk_float(k->in[0].dtype);
 }
+static bool accept_matmul_idot(const cx_vk_device *d, const cx_kernel_key *k)
+{
+	return cx__vk_idot_ok(d, &k->in[0], &k->in[1]) && k->in[0].rank == 2 &&
+		   !((const cx_attr_matmul *)k->attr)->trans_a && accept_matmul(d, k);
+}
+static bool accept_matmul_coop(const cx_vk_device *d, const cx_kernel_key *k)
+{
+	return cx__vk_coop_ok(d, &k->in[0], &k->in[1]) && accept_matmul(d, k);
+}
+static const cx_desc *first_weight(const cx_kernel_key *k)
+{
+	return &k->in[1 + ((const cx_attr_linear *)k->attr)->norm_in];
+}
+static bool accept_linear_idot(const cx_vk_device *d, const cx_kernel_key *k)
+{
+	return cx__vk_idot_ok(d, &k->in[0], first_weight(k)) && accept_linear(d, k);
+}
+static bool accept_linear_coop(const cx_vk_device *d, const cx_kernel_key *k)
+{
+	return cx__vk_coop_ok(d, &k->in[0], first_weight(k)) && accept_linear(d, k);
+}
 static bool accept_attention(const cx_vk_device *d, const cx_kernel_key *k)
 {
 	const cx_desc *v = &k->in[2];

@@ -9,7 +9,7 @@ enum { LOCAL = 64, ABSENT = 99, FEW_ROWS = 8 };
  * with the batch in front. */
 typedef struct product {
 	cx_operand y, x, w;
-	cx_operand bias, residual, factor; /* dtype CX_DTYPE_COUNT: absent */
+	cx_operand bias, residual, factor, digits; /* dtype CX_DTYPE_COUNT: absent */
 	cx_op act;
 	bool after;
 } product;
@@ -25,9 +25,51 @@ static uint32_t dtype_or_absent(const cx_operand *o)
 
 /* How one piece is done: which shader, the tile of an invocation, lanes. */
 typedef struct shape_of_work {
+	uint32_t shader;
 	bool texels, nn;
 	uint32_t rows, cols, lanes;
 } shape_of_work;
+
+static uint64_t padded(uint64_t n)
+{
+	return (n + 255) & ~(uint64_t)255;
+}
+
+/* The digits of x [rows, k], shaders/digits.comp: 25 words per block of 32. */
+static uint64_t digit_bytes(int64_t rows, int64_t k)
+{
+	return padded((uint64_t)(rows * (k / 32)) * 100);
+}
+
+/* Q8_0 and I8C weights by integer dot products: K in whole blocks, the digits in one descriptor. */
+bool cx__vk_idot_ok(const cx_vk_device *d, const cx_desc *x, const cx_desc *w)
+{
+	int64_t k = w->rank == 2 ? w->dim[1] : 0;
+	return d->use_idot && (w->dtype == CX_Q8_0 || w->dtype == CX_I8C) && k > 0 && k % 32 == 0 &&
+		   cx__vk_float(x->dtype) && cx__vk_fits(d, x) &&
+		   digit_bytes(cx__desc_elems(x) / k, k) <= cx__vk_room(d);
+}
+
+/* f16 by f16 on cooperative matrices: always where the device has them, so that a row does not
+ * depend on how many there are. */
+bool cx__vk_coop_ok(const cx_vk_device *d, const cx_desc *x, const cx_desc *w)
+{
+	return d->has_coopmat && x->dtype == CX_F16 && w->dtype == CX_F16;
+}
+
+static cx_operand emit_digits(cx_vk_emit *e, const cx_operand *x, uint64_t at, bool after)
+{
+	int64_t rows = x->desc.dim[0], blocks = x->desc.dim[1] / 32;
+	cx_operand digits = cx__vk_scratch(e->step, at, CX_I32, rows, blocks * 25);
+	cx_vk_dispatch *d = cx__vk_begin(e, CX_SHADER_digits, LOCAL);
+	d->after = after;
+	cx__vk_spec(d, (uint32_t)x->desc.dtype);
+	cx__vk_bind(e, d, 0, &digits, CX_VK_WRITE, 0);
+	cx__vk_bind(e, d, 1, x, CX_VK_READ, 0);
+	d->p.i[0] = (cx_i32)blocks;
+	cx__vk_items(d, (uint64_t)(rows * blocks));
+	return digits;
+}
 
 static shape_of_work choose(const cx_vk_device *d, const product *p)
 {
@@ -41,6 +83,15 @@ static shape_of_work choose(const cx_vk_device *d, const product *p)
 	s.rows = m > 4 ? 8 : m > 2 ? 4 : m > 1 ? 2 : 1;
 	s.cols = s.lanes == 8 ? 1 : s.texels ? 8 : 4;
 	if (s.lanes == 1 && !s.texels) s.rows = 4;
+	if (there(&p->digits)) { /* three sums for each */
+		s.rows = s.rows > 4 ? 4 : s.rows;
+		s.cols = s.lanes == 8 ? 1 : 2;
+	}
+	s.shader = s.texels ? CX_SHADER_prodt : there(&p->digits) ? CX_SHADER_prodi : CX_SHADER_prod;
+	if (cx__vk_coop_ok(d, &p->x.desc, &p->w.desc)) {
+		s.shader = CX_SHADER_prodc;
+		s.texels = false;
+	}
 	return s;
 }
 
@@ -68,7 +119,8 @@ static void emit_piece(cx_vk_emit *e, const product *p)
 	int64_t m = p->y.desc.dim[r - 2], n = p->y.desc.dim[r - 1], k = p->x.desc.dim[r - 1], batch = 1;
 	shape_of_work w = choose(e->dev, p);
 	int64_t per_n = w.lanes == 8 ? 8 : 8 * w.cols, per_m = w.lanes == 8 ? w.rows : 8 * w.rows;
-	cx_vk_dispatch *d = cx__vk_begin(e, w.texels ? CX_SHADER_prodt : CX_SHADER_prod, LOCAL);
+	cx_vk_dispatch *d = cx__vk_begin(e, w.shader, w.shader == CX_SHADER_prodc ? 32 : LOCAL);
+	if (w.shader == CX_SHADER_prodc) per_n = per_m = 32;
 	for (int32_t i = 0; i + 2 < r; i++) batch *= p->y.desc.dim[i];
 	d->after = p->after;
 	spec_piece(d, p, &w, batch != 1, k % 8 != 0);
@@ -78,6 +130,7 @@ static void emit_piece(cx_vk_emit *e, const product *p)
 	if (there(&p->bias)) cx__vk_bind(e, d, 4, &p->bias, CX_VK_READ, 0);
 	if (there(&p->residual)) cx__vk_bind(e, d, 5, &p->residual, CX_VK_READ, 0);
 	if (there(&p->factor)) cx__vk_bind(e, d, 6, &p->factor, CX_VK_READ, 0);
+	if (w.shader == CX_SHADER_prodi) cx__vk_bind(e, d, 7, &p->digits, CX_VK_READ, 0);
 	if (w.texels) {
 		cx__vk_texel(e, d, 0, 1);
 		cx__vk_texel(e, d, 1, 2);
@@ -120,6 +173,7 @@ static void emit_product(cx_vk_emit *e, const product *p)
 			part.residual = rows_if(&part.residual, r - 1, n0, nn);
 			part.factor = rows_if(&p->factor, r - 2, m0, mm);
 			part.factor = rows_if(&part.factor, r - 1, n0, nn);
+			part.digits = rows_if(&p->digits, 0, m0, mm);
 			emit_piece(e, &part);
 			if (p->w.desc.dtype == CX_I8C) {
 				cx_operand scales = cx__vk_i8c_scales(&p->w, n0);
@@ -157,6 +211,7 @@ static product product_of_matmul(
 {
 	product p = {.y = out[0], .x = in[0], .w = in[1]};
 	p.bias.desc.dtype = p.residual.desc.dtype = p.factor.desc.dtype = CX_DTYPE_COUNT;
+	p.digits.desc.dtype = CX_DTYPE_COUNT;
 	if (at->trans_a) swap_last(&p.x.desc);
 	if (!at->trans_b) swap_last(&p.w.desc);
 	lead_like(&p.x.desc, &p.y.desc);
@@ -167,6 +222,22 @@ static product product_of_matmul(
 void cx__vk_launch_matmul(cx_vk_emit *e)
 {
 	product p = product_of_matmul(e->step->attr, e->step->in, e->step->out);
+	emit_product(e, &p);
+}
+
+/* Scratch: the digits of x, as [rows, k]. */
+uint64_t cx__vk_matmul_scratch(const cx_device *dev, const cx_kernel_key *key)
+{
+	(void)dev;
+	return digit_bytes(key->in[0].dim[0], key->in[0].dim[1]);
+}
+
+void cx__vk_launch_matmul_idot(cx_vk_emit *e)
+{
+	product p = product_of_matmul(e->step->attr, e->step->in, e->step->out);
+	if (cx__desc_elems(&p.y.desc) == 0) return;
+	p.digits = emit_digits(e, &p.x, 0, false);
+	p.after = true;
 	emit_product(e, &p);
 }
 
@@ -182,17 +253,24 @@ static cx_operand as_rows(const cx_operand *o)
 	return m;
 }
 
-static uint64_t padded(uint64_t n)
+/* Does any of the weights want x in digits? */
+static bool uses_digits(const cx_vk_device *d, const cx_attr_linear *at, const cx_desc *in)
 {
-	return (n + 255) & ~(uint64_t)255;
+	for (int64_t i = 0; i < at->n_w; i++)
+		if (cx__vk_idot_ok(d, &in[0], &in[1 + at->norm_in + i])) return true;
+	return false;
 }
 
-/* Scratch: the normed x, then the factor of a gated product, both in x's dtype. */
+/* Scratch: the normed x, the factor of a gated product, both in x's dtype, the digits of the
+ * normed x. */
 uint64_t cx__vk_linear_scratch(const cx_device *dev, const cx_kernel_key *key)
 {
 	const cx_attr_linear *at = key->attr;
+	const cx_desc *x = &key->in[0];
+	int64_t k = x->dim[x->rank - 1];
 	uint64_t n = 0;
-	(void)dev;
+	if (uses_digits((const cx_vk_device *)dev, at, key->in))
+		n += digit_bytes(k ? cx__desc_elems(x) / k : 0, k);
 	if (at->norm)
 		n += padded((uint64_t)cx__desc_elems(&key->in[0]) * cx__vk_size(key->in[0].dtype));
 	if (at->glu)
@@ -205,8 +283,8 @@ void cx__vk_launch_linear(cx_vk_emit *e)
 	const cx_step *s = e->step;
 	const cx_attr_linear *at = s->attr;
 	const cx_operand *w = s->in + 1 + at->norm_in, *bias = w + at->n_w;
-	cx_operand x = as_rows(&s->in[0]), h = x, factor;
-	uint64_t used = 0;
+	cx_operand x = as_rows(&s->in[0]), h = x, factor, digits = {.desc.dtype = CX_DTYPE_COUNT};
+	uint64_t used = 0, behind;
 	if (at->norm) {
 		h = cx__vk_scratch(s, 0, x.desc.dtype, x.desc.dim[0], x.desc.dim[1]);
 		used = padded((uint64_t)cx__desc_elems(&x.desc) * cx__vk_size(x.desc.dtype));
@@ -214,10 +292,18 @@ void cx__vk_launch_linear(cx_vk_emit *e)
 			at->norm_in > 0 ? &s->in[1] : NULL, at->norm_in > 1 ? &s->in[2] : NULL, at->plus_one,
 			at->eps);
 	}
+	behind = used;
+	if (at->glu)
+		behind += padded((uint64_t)cx__desc_elems(&s->out[0].desc) * cx__vk_size(x.desc.dtype));
+	for (int64_t i = 0; i < at->n_w && cx__desc_elems(&x.desc); i++)
+		if (!there(&digits) && cx__vk_idot_ok(e->dev, &x.desc, &w[i].desc))
+			digits = emit_digits(e, &h, behind, at->norm != 0);
 	for (int64_t j = 0; j < at->n_w; j++) {
 		int64_t i = at->glu ? 1 - j : j; /* the factor first */
 		product p = {.x = h, .w = w[i], .act = at->glu && i == 1 ? CX_OP_input : (cx_op)at->act};
 		p.bias.desc.dtype = p.residual.desc.dtype = p.factor.desc.dtype = CX_DTYPE_COUNT;
+		p.digits.desc.dtype = CX_DTYPE_COUNT;
+		if (cx__vk_idot_ok(e->dev, &x.desc, &w[i].desc)) p.digits = digits;
 		p.y = as_rows(&s->out[at->glu ? 0 : i]);
 		if (at->bias) p.bias = bias[i];
 		if (at->glu && i == 1) {
@@ -226,7 +312,7 @@ void cx__vk_launch_linear(cx_vk_emit *e)
 		}
 		if (at->glu && i == 0) p.factor = factor;
 		if (at->residual && i == 0) p.residual = as_rows(&s->in[s->n_in - 1]);
-		p.after = (at->norm && j == 0) || (at->glu && j == 1);
+		p.after = ((at->norm || there(&digits)) && j == 0) || (at->glu && j == 1);
 		emit_product(e, &p);
 	}
 }

@@ -16,8 +16,7 @@ typedef struct access {
 
 struct cx_program {
 	cx_vk_device *dev;
-	cx_buffer *
-		params; /* of launches, then tables, then a block for bindings that are not used */
+	cx_buffer *params; /* of launches, then tables, then a block for bindings that are not used */
 	uint64_t table_off, dummy_off;
 	VkDescriptorPool sets;
 	VkBufferView *views; /* [n_views] */

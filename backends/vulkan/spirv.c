@@ -51,6 +51,8 @@ enum {
 	OP_RETURN_VALUE = 254,
 	OP_UNREACHABLE = 255,
 	OP_SDOT = 4450,
+	OP_COOP_LOAD = 5359,
+	OP_COOP_STORE = 5360,
 	OP_NO_LINE = 317,
 	DECORATION_SPEC_ID = 1,
 	HEADER = 5,
@@ -128,6 +130,7 @@ static uint32_t result_at(uint32_t op)
 {
 	switch (op) {
 	case OP_STORE:
+	case OP_COOP_STORE:
 	case OP_SELECTION_MERGE:
 	case OP_LOOP_MERGE:
 	case OP_BRANCH:
@@ -171,6 +174,9 @@ static bool is_literal(const uint32_t *w, uint32_t i)
 	case OP_EXT_INST:
 	case OP_IMAGE_FETCH:
 		return op_of(w[0]) == OP_EXT_INST ? i == 4 : i == 5;
+	case OP_COOP_LOAD:
+	case OP_COOP_STORE:
+		return i == (op_of(w[0]) == OP_COOP_LOAD ? 6u : 5u);
 	case OP_EXTRACT:
 		return i >= 4;
 	case OP_INSERT:

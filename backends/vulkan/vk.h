@@ -143,7 +143,10 @@ typedef struct cx_vk_device {
 	VkFence fence;
 	bool in_flight; /* submitted, fence not yet waited for */
 	bool unified;   /* device memory is the host's: buffers are mapped, no staging */
-	bool has_int64, has_idot, has_coopmat;
+	bool has_int64;
+	bool has_idot; /* int8 dot products; use_idot: and they are fast, or a test wants them */
+	bool use_idot;
+	bool has_coopmat;     /* 16x16x16 f16 with f32 sums, by subgroups of 32 */
 	bool exact_div;       /* the driver's f32 division is known to be correctly rounded */
 	uint32_t float_modes; /* execution modes to add to every shader, bits CX_SPV_MODE_* */
 	uint64_t max_range;   /* of one storage buffer descriptor; tests lower it */
