@@ -5,6 +5,9 @@
  * Operands may be strided as accept_*() says; where it says no, the planner asks again with a dense
  * copy. Shapes were checked by the shape rules. */
 #include "backends/cpu/cpu.h"
+#include "backends/cpu/isa/attn_grad.h"
+#include "backends/cpu/isa/delta_grad.h"
+#include "backends/cpu/isa/norm_grad.h"
 #include "backends/cpu/map.h"
 #include "backends/cpu/product.h"
 
@@ -137,6 +140,22 @@ static bool accept_delta(const cx_kernel_key *k)
 {
 	return accept_float(k);
 }
+static bool accept_norm_grad(const cx_kernel_key *k)
+{
+	return accept_float(k) && vectors_dense(k, 2);
+}
+static bool accept_attention_grad(const cx_kernel_key *k)
+{
+	for (uint32_t i = 0; i < 7; i++)
+		if (present(k, i) && !contiguous(&k->in[i])) return false;
+	return accept_float(k);
+}
+static bool accept_conv1d_grad(const cx_kernel_key *k)
+{
+	for (uint32_t i = 0; i < 6; i++)
+		if (i != 1 && i != 4 && present(k, i) && !contiguous(&k->in[i])) return false;
+	return accept_float(k);
+}
 static bool accept_scan(const cx_kernel_key *k)
 {
 	uint32_t n = k->op == CX_OP_scan ? 3 : 6;
@@ -262,6 +281,23 @@ static uint64_t work_delta(const cx_kernel_key *k)
 	return elems(&k->in[2]) * (uint64_t)k->in[0].dim[2] / 8;
 }
 
+static uint64_t work_norm_grad(const cx_kernel_key *k)
+{
+	return largest(k);
+}
+static uint64_t work_attention_grad(const cx_kernel_key *k)
+{
+	return work_attention(k) * 5 / 2;
+}
+static uint64_t work_conv1d_grad(const cx_kernel_key *k)
+{
+	return largest(k) * (uint64_t)k->in[1].dim[1] / 4;
+}
+static uint64_t work_delta_grad(const cx_kernel_key *k)
+{
+	return work_delta(k) * 3;
+}
+
 /* ---- scratch ---- */
 
 static uint64_t pad16(int64_t n)
@@ -331,6 +367,26 @@ static uint64_t scratch_delta(const cx_device *dev, const cx_kernel_key *k)
 	int64_t n = at->chunk == 0 ? 1 : at->chunk < rows ? at->chunk : rows;
 	return n_threads(dev) * 4 *
 		   (pad16(n * dk) * 3 + pad16(n * dv) * 2 + pad16(n) + pad16(n * n) + pad16(dk * dv));
+}
+static uint64_t scratch_norm_grad(const cx_device *dev, const cx_kernel_key *k)
+{
+	int64_t n = k->in[0].dim[k->in[0].rank - 1], rows = n ? cx__desc_elems(&k->in[0]) / n : 0,
+			per = cx_norm_grad_rows(rows);
+	return (uint64_t)((rows + per - 1) / per) * 2 * pad16(n) * 4 + rows_of(dev, 4, n);
+}
+static uint64_t scratch_attention_grad(const cx_device *dev, const cx_kernel_key *k)
+{
+	cx_attn_grad_scratch s;
+	return n_threads(dev) * cx_attn_grad_lay_out(&s, NULL, k->in, 0) * 4;
+}
+static uint64_t scratch_conv1d_grad(const cx_device *dev, const cx_kernel_key *k)
+{
+	return n_threads(dev) * 64 * (uint64_t)(k->in[0].dim[0] + 3 * k->in[1].dim[1]);
+}
+static uint64_t scratch_delta_grad(const cx_device *dev, const cx_kernel_key *k)
+{
+	cx_delta_grad_scratch s;
+	return n_threads(dev) * cx_delta_grad_lay_out(&s, NULL, k->in, 0) * 4;
 }
 static uint64_t scratch_xent(const cx_device *dev, const cx_kernel_key *k)
 {
