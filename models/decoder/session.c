@@ -51,6 +51,8 @@ void cx_session_deinit(cx_session *s)
 {
 	cx_free(&s->alloc, s->spikes, s->n_bins * s->n_units);
 	cx_free(&s->alloc, s->kin, s->n_bins * s->n_kin * sizeof *s->kin);
+	cx_free(&s->alloc, s->kin_ok, s->n_bins);
+	cx_free(&s->alloc, s->observed, s->n_bins);
 	cx_free(&s->alloc, s->bayes, s->n_bins * s->n_kin * sizeof *s->bayes);
 	memset(s, 0, sizeof *s);
 }
@@ -118,4 +120,22 @@ done:
 size_t cx_session_split(const cx_session *s, double train_fraction)
 {
 	return (size_t)floor((double)s->n_bins * train_fraction);
+}
+
+cx_status cx_session_load_bayes(cx_session *s, const char *path, cx_err *err)
+{
+	size_t n = s->n_bins * s->n_kin;
+	cx_npy npy = {0};
+	cx_status st = cx_npy_open(&s->alloc, path, &npy, err);
+	if (st != CX_OK) return st;
+	if (npy.rank != 2 || npy.dims[0] != (int64_t)s->n_bins || npy.dims[1] != (int64_t)s->n_kin) {
+		st = CX_FAIL(err, CX_ERR_SHAPE, "%.100s is not of the kinematics' shape [%zu, %zu]",
+			npy.label, s->n_bins, s->n_kin);
+	} else {
+		if (!s->bayes) s->bayes = cx_malloc(&s->alloc, n * sizeof *s->bayes);
+		if (s->bayes) cx_npy_to_f64(&npy, s->bayes);
+		else st = CX_FAIL(err, CX_ERR_MEMORY, "%.100s: out of memory", npy.label);
+	}
+	cx_npy_close(&npy);
+	return st;
 }

@@ -12,6 +12,11 @@ typedef struct cx_session {
 	char kin_name[8][16]; /* "pos_x" ... ; n_kin <= 8 */
 	double *bayes; /* [n_bins, n_kin] Bayes-optimal causal decoding, simulated sessions only, else
 					  NULL */
+	uint8_t
+		*kin_ok; /* [n_bins] 0: no kinematics in that bin, kin is 0 there; NULL: all have them */
+	uint8_t
+		*observed; /* [n_bins] 0: spikes were not recorded, counts are 0; NULL: always recorded */
+	double t0;     /* time of the first bin's start on the recording's clock */
 	cx_alloc alloc;
 } cx_session;
 
@@ -26,6 +31,16 @@ void cx_session_deinit(cx_session *s); /* zeroed or half-built is fine */
  * offending row. */
 cx_status cx_session_load(const char *spikes_path, const char *kin_path, const cx_alloc *alloc,
 	cx_session *out, cx_err *err);
+
+/* From a MATLAB 5 file: counts "spikes" (or spike_counts, counts), and kinematics "handPos" and
+ * "handVel" (or pos, position; vel, velocity), each [bins, columns] or [columns, bins]; of more than two
+ * columns of a kind the first two. At least velocity must be there; "time" [bins] gives the bin
+ * width. */
+cx_status cx_session_load_mat(
+	const char *path, const cx_alloc *alloc, cx_session *out, cx_err *err);
+
+/* Puts the Bayes-optimal decoding of an NPY file beside the session: shape of its kinematics. */
+cx_status cx_session_load_bayes(cx_session *s, const char *path, cx_err *err);
 
 /* Index of the first bin of the test part: floor(n_bins * fraction). */
 size_t cx_session_split(const cx_session *s, double train_fraction);

@@ -48,6 +48,9 @@ typedef struct world {
 	double *rate_sum;                       /* [n_states] */
 	double *kin;                            /* [n_states, 4] */
 	double *belief, *next;                  /* [n_states] */
+	size_t window;                          /* 0: all the past */
+	double *rest;                           /* [n_states] stationary distribution; with a window */
+	double *likely; /* [window, n_states] of the last bins' counts, a ring */
 	const cx_alloc *alloc;
 	double *block;
 	size_t bytes;
@@ -110,6 +113,16 @@ static void set_states(world *w, const tuning *tune)
 	}
 }
 
+/* Bins spent in each state per cycle of one rest, one reach out and back. */
+static void set_stationary(world *w)
+{
+	size_t block = 2 * w->len + 1;
+	double stay = 1 / w->p_leave, total = 2 * stay + (double)(2 * w->len);
+	w->rest[0] = stay / total;
+	for (size_t s = 1; s < w->n_states; s++)
+		w->rest[s] = ((s - 1) % block == w->len ? stay : 1) / total / N_TARGETS;
+}
+
 static cx_status world_init(
 	world *w, const cx_simulate_opts *o, const cx_alloc *alloc, rng *r, cx_err *err)
 {
@@ -124,7 +137,8 @@ static cx_status world_init(
 	w->len = w->m + w->lead;
 	w->p_leave = w->bin / rest_seconds;
 	w->n_states = n = 1 + N_TARGETS * (2 * w->len + 1);
-	total = n * o->n_units + n * 7;
+	w->window = o->window;
+	total = n * o->n_units + n * 7 + (w->window ? n * (1 + w->window) : 0);
 	w->bytes = total * sizeof(double);
 	w->block = cx_calloc(alloc, total, sizeof(double));
 	tune = cx_calloc(alloc, o->n_units, sizeof *tune);
@@ -138,6 +152,8 @@ static cx_status world_init(
 	w->kin = w->rate_sum + n;
 	w->belief = w->kin + 4 * n;
 	w->next = w->belief + n;
+	w->rest = w->next + n;
+	w->likely = w->rest + n;
 	for (size_t u = 0; u < o->n_units; u++) {
 		tune[u].base = 3 + 12 * rng_uniform(r);
 		tune[u].depth = 3 + 17 * rng_uniform(r);
@@ -147,6 +163,7 @@ static cx_status world_init(
 	set_states(w, tune);
 	cx_free(alloc, tune, o->n_units * sizeof *tune);
 	w->belief[0] = 1;
+	if (w->window) set_stationary(w);
 	return CX_OK;
 }
 
@@ -201,6 +218,38 @@ static void update(world *w, const uint8_t *counts, double *kin)
 	}
 }
 
+/* The likelihood of one bin's counts in every state, up to a factor. The floor keeps a belief alive
+ * that all of many units contradict. */
+static void likelihood(const world *w, const uint8_t *counts, double *out)
+{
+	double best = -INFINITY;
+	for (size_t s = 0; s < w->n_states; s++) out[s] = -w->rate_sum[s];
+	for (size_t u = 0; u < w->n_units; u++)
+		if (counts[u])
+			for (size_t s = 0; s < w->n_states; s++)
+				out[s] += counts[u] * w->log_rate[s * w->n_units + u];
+	for (size_t s = 0; s < w->n_states; s++) best = fmax(best, out[s]);
+	for (size_t s = 0; s < w->n_states; s++) out[s] = fmax(exp(out[s] - best), 1e-280);
+}
+
+/* The mean given the last bins only: bin t's counts join the ring, and the filter runs over it. */
+static void window_mean(world *w, const uint8_t *counts, size_t t, double *kin)
+{
+	size_t first = t + 1 < w->window ? 0 : t + 1 - w->window;
+	likelihood(w, counts, w->likely + t % w->window * w->n_states);
+	memcpy(w->next, w->rest, w->n_states * sizeof *w->next);
+	for (size_t b = first; b <= t; b++) {
+		const double *l = w->likely + b % w->window * w->n_states;
+		double total = 0;
+		if (b > first) predict(w);
+		for (size_t s = 0; s < w->n_states; s++) total += w->belief[s] = w->next[s] * l[s];
+		for (size_t s = 0; s < w->n_states; s++) w->belief[s] /= total;
+	}
+	memset(kin, 0, 4 * sizeof *kin);
+	for (size_t s = 0; s < w->n_states; s++)
+		for (size_t c = 0; c < 4; c++) kin[c] += w->belief[s] * w->kin[s * 4 + c];
+}
+
 cx_simulate_opts cx_simulate_default(void)
 {
 	return (cx_simulate_opts){.seed = 1, .n_units = 64, .seconds = 600, .bin_seconds = 0.05};
@@ -209,7 +258,7 @@ cx_simulate_opts cx_simulate_default(void)
 cx_status cx_simulate(const cx_simulate_opts *o, const cx_alloc *alloc,
 	void (*progress)(void *ctx, double done), void *ctx, cx_session *out, cx_err *err)
 {
-	rng r = {o->seed};
+	rng r = {o->seed ^ o->subject * 0xd1342543de82ef95u};
 	world w;
 	size_t n, state = 0;
 	cx_status st;
@@ -224,6 +273,10 @@ cx_status cx_simulate(const cx_simulate_opts *o, const cx_alloc *alloc,
 		return CX_FAIL(
 			err, CX_ERR_ARGUMENT, "simulate: %g s; ten bins to a day are possible", o->seconds);
 	n = (size_t)(o->seconds / o->bin_seconds + 0.5);
+	if (o->window > 1024 || (double)n * (double)o->window > 4e7)
+		return CX_FAIL(err, CX_ERR_ARGUMENT,
+			"simulate: the exact decoding of %zu bins from windows of %zu takes too long", n,
+			o->window);
 	if ((st = world_init(&w, o, alloc, &r, err)) != CX_OK) return st;
 	if ((st = cx_session_init(out, alloc, n, o->n_units, 4, true, err)) != CX_OK) goto done;
 	out->bin_seconds = o->bin_seconds;
@@ -233,8 +286,12 @@ cx_status cx_simulate(const cx_simulate_opts *o, const cx_alloc *alloc,
 		memcpy(out->kin + t * 4, w.kin + state * 4, 4 * sizeof(double));
 		for (size_t u = 0; u < o->n_units; u++)
 			counts[u] = (uint8_t)rng_poisson(&r, exp(w.log_rate[state * o->n_units + u]));
-		predict(&w);
-		update(&w, counts, out->bayes + t * 4);
+		if (w.window) {
+			window_mean(&w, counts, t, out->bayes + t * 4);
+		} else {
+			predict(&w);
+			update(&w, counts, out->bayes + t * 4);
+		}
 		if (progress && t % 256 == 0) progress(ctx, (double)t / (double)n);
 	}
 	if (progress) progress(ctx, 1);

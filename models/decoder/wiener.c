@@ -1,56 +1,17 @@
 /* wiener.c - fits the lagged linear decoder and builds its graph. See wiener.h. */
 #include "models/decoder/wiener.h"
+#include "models/decoder/events.h"
 #include "models/decoder/linalg.h"
 
 #include <string.h>
-
-/* Non-zero counts of each bin: spike trains are sparse, so sums over bins walk these lists. */
-typedef struct events {
-	uint32_t *start; /* [n_bins + 1] */
-	uint16_t *unit;
-	uint8_t *count;
-	size_t n;
-	const cx_alloc *alloc;
-	size_t n_bins;
-} events;
-
-static void events_deinit(events *e)
-{
-	cx_free(e->alloc, e->start, (e->n_bins + 1) * sizeof *e->start);
-	cx_free(e->alloc, e->unit, (e->n + 1) * sizeof *e->unit);
-	cx_free(e->alloc, e->count, e->n + 1);
-}
-
-static bool events_init(events *e, const cx_session *s, size_t n_bins)
-{
-	size_t n = 0;
-	*e = (events){.alloc = &s->alloc, .n_bins = n_bins};
-	for (size_t i = 0; i < n_bins * s->n_units; i++) n += s->spikes[i] != 0;
-	e->n = n;
-	e->start = cx_malloc(e->alloc, (n_bins + 1) * sizeof *e->start);
-	e->unit = cx_malloc(e->alloc, (n + 1) * sizeof *e->unit);
-	e->count = cx_malloc(e->alloc, n + 1);
-	if (!e->start || !e->unit || !e->count) return false;
-	n = 0;
-	for (size_t t = 0; t < n_bins; t++) {
-		e->start[t] = (uint32_t)n;
-		for (size_t u = 0; u < s->n_units; u++)
-			if (s->spikes[t * s->n_units + u]) {
-				e->unit[n] = (uint16_t)u;
-				e->count[n++] = s->spikes[t * s->n_units + u];
-			}
-	}
-	e->start[n_bins] = (uint32_t)n;
-	return true;
-}
 
 /* Gram matrix of the lagged counts, lower triangle by blocks of lags. Block (h1, h2), h1 >= h2, is
  * the sum over t in [h1, n) of s[t-h1] s[t-h2]'; with u = t-h2 and lag = h1-h2 that is the sum over
  * u in [lag, n-h2) of s[u-lag] s[u]': block (h+1, h2+1) is block (h1, h2) less one term. So only
  * the first column is summed whole. */
-static void gram(double *g, const events *e, size_t n_units, size_t history)
+static void gram(double *g, const cx_events *e, size_t n_units, size_t history)
 {
-	size_t k = n_units * history, n = e->n_bins;
+	size_t k = n_units * history, n = e->n_rows;
 	for (size_t lag = 0; lag < history && lag < n; lag++) {
 		double *first =
 			g + lag * n_units * k; /* block (lag, 0), stored transposed: rows s[u-lag] */
@@ -73,10 +34,10 @@ static void gram(double *g, const events *e, size_t n_units, size_t history)
 }
 
 /* Means of features and targets, and X'Y of the centred data. */
-static void moments(const cx_session *s, const events *e, size_t history, double *x_mean,
+static void moments(const cx_session *s, const cx_events *e, size_t history, double *x_mean,
 	double *y_mean, double *xty)
 {
-	size_t n = e->n_bins, d = s->n_kin;
+	size_t n = e->n_rows, d = s->n_kin;
 	for (size_t t = 0; t < n; t++)
 		for (size_t c = 0; c < d; c++) y_mean[c] += s->kin[t * d + c] / (double)n;
 	for (size_t h = 0; h < history; h++)
@@ -94,15 +55,12 @@ static cx_status fit(const cx_session *s, size_t n_train, cx_wiener *w, double *
 	double *x_mean, double *y_mean, cx_err *err)
 {
 	size_t k = w->n_features, d = w->n_out;
-	events e;
-	cx_status st;
-	if (!events_init(&e, s, n_train)) {
-		events_deinit(&e);
-		return CX_FAIL(err, CX_ERR_MEMORY, "wiener fit: out of memory");
-	}
+	cx_events e;
+	cx_status st = cx_events_init(&e, &s->alloc, s->spikes, n_train, s->n_units, err);
+	if (st != CX_OK) return st;
 	gram(g, &e, s->n_units, w->history);
 	moments(s, &e, w->history, x_mean, y_mean, xty);
-	events_deinit(&e);
+	cx_events_deinit(&e);
 	for (size_t i = 0; i < k; i++) {
 		for (size_t j = 0; j <= i; j++) g[i * k + j] -= (double)n_train * x_mean[i] * x_mean[j];
 		g[i * k + i] += w->ridge;
