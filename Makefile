@@ -80,7 +80,7 @@ CFLAGS_ALL += -DCX_HAVE_VULKAN=1 -I$(BUILD)
 LIB_SRC += $(wildcard backends/vulkan/*.c)
 HEADERS += $(wildcard backends/vulkan/*.h)
 else
-TEST_SRC := $(filter-out tests/test_vulkan.c,$(TEST_SRC))
+TEST_SRC := $(filter-out tests/test_vulkan%,$(TEST_SRC))
 endif
 
 # HDF5=yes, no: by default, where its headers are.  NWB files are read by a plug-in, which alone links libhdf5.
