@@ -81,7 +81,7 @@ double cx__elem_get(const cx__ref_arg *a, int64_t off)
 	uint16_t h;
 	switch (a->d.dtype) {
 	case CX_F32:
-		memcpy(&f, a->p + off * 4, 4);
+		memcpy(&f, a->p + off * (int64_t)sizeof f, sizeof f);
 		return f;
 	case CX_F16:
 		memcpy(&h, a->p + off * 2, 2);
@@ -155,7 +155,7 @@ void cx__elem_put(const cx__ref_arg *a, int64_t off, double v)
 	uint16_t h;
 	switch (a->d.dtype) {
 	case CX_F32:
-		memcpy(a->p + off * 4, &f, 4);
+		memcpy(a->p + off * (int64_t)sizeof f, &f, sizeof f);
 		break;
 	case CX_F16:
 		h = f16_bits(v);
@@ -194,7 +194,7 @@ void cx__elem_put_int(const cx__ref_arg *a, int64_t off, cx__ref_int v)
 		break;
 	case CX_F32: /* straight from the integer: through double an i64 would round twice */
 		f = (float)(int64_t)u;
-		memcpy(a->p + off * 4, &f, 4);
+		memcpy(a->p + off * (int64_t)sizeof f, &f, sizeof f);
 		break;
 	default: /* the 16-bit types are narrowed from the f32 register, as elementwise results are */
 		cx__elem_put(a, off, (float)(int64_t)u);
@@ -218,7 +218,7 @@ void cx__elem_row(const cx__ref_arg *a, int64_t off, int64_t stride, int64_t n, 
 	float f;
 	if (a->d.dtype == CX_F32) {
 		for (int64_t i = 0; i < n; i++) {
-			memcpy(&f, a->p + (off + i * stride) * 4, 4);
+			memcpy(&f, a->p + (off + i * stride) * (int64_t)sizeof f, sizeof f);
 			dst[i] = f;
 		}
 		return;
