@@ -1,11 +1,12 @@
 /* backend.c - the backend `faulty` of the test-only binary cortex-faulty: cpu, with what the
  * environment says is wrong with it. The list of backends here stands in for backends/list.c.
  *
- *   CORTEX_FAULT="op kind [seed]"  every step of this op comes out wrong; kinds as in faulty.h,
- *                                  in small letters: "rope stride", "linear epsilon"
- *   CORTEX_LACKS="op op ..."       it has no kernel for these
- *   CORTEX_LOST=n                  the device is lost at the n-th start of a program, from 1
- *   CORTEX_MEMORY=bytes            it has no memory for larger buffers
+ *   CORTEX_FAULT="op kind [seed [steps]]"  every step of this op comes out wrong, with `steps` only
+ *                            in programs of so many; kinds as in faulty.h, in small letters:
+ *                            "rope stride", "linear epsilon"
+ *   CORTEX_LACKS="op op ..." it has no kernel for these
+ *   CORTEX_LOST=n            the device is lost at the n-th start of a program, from 1
+ *   CORTEX_MEMORY=bytes      it has no memory for larger buffers
  *
  * What cannot be understood is an error of opening the device. */
 #include "tests/faulty.h"
@@ -78,10 +79,10 @@ static bool read_fault(const char *text)
 	int n;
 	memset(&what, 0, sizeof what);
 	if (!text || !*text) return true;
-	n = sscanf(text, "%39s %19s %llu %c", op, kind, &seed, &more);
+	n = sscanf(text, "%39s %19s %llu %u %c", op, kind, &seed, &what.min_steps, &more);
 	what.seed = seed;
 	what.on = what.any = true;
-	return (n == 2 || n == 3) && find_op(op, &what.op) && find_kind(kind);
+	return n >= 2 && n <= 4 && find_op(op, &what.op) && find_kind(kind);
 }
 
 static bool read_lacks(const char *text)
@@ -105,8 +106,8 @@ static cx_status faulty_backend_open(cx_runtime *rt, int index, cx_device **out,
 	if (index != 0)
 		return CX_FAIL(err, CX_ERR_ARGUMENT, "backend faulty has one device, not %d", index);
 	if (!read_fault(getenv("CORTEX_FAULT")))
-		return CX_FAIL(err, CX_ERR_ARGUMENT, "CORTEX_FAULT '%.60s' is not \"op kind [seed]\"",
-			getenv("CORTEX_FAULT"));
+		return CX_FAIL(err, CX_ERR_ARGUMENT,
+			"CORTEX_FAULT '%.60s' is not \"op kind [seed [steps]]\"", getenv("CORTEX_FAULT"));
 	if (!read_lacks(getenv("CORTEX_LACKS")))
 		return CX_FAIL(
 			err, CX_ERR_ARGUMENT, "CORTEX_LACKS '%.60s' is no list of ops", getenv("CORTEX_LACKS"));
