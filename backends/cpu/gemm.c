@@ -21,6 +21,7 @@ enum {
 	KB = 1024,      /* elements of k per block: a tile's rows of a stay in the first cache */
 	M_DIRECT = 16,  /* up to so many rows float weights are read in place: packing would cost more
 					   than it saves */
+	M_ACROSS = 64,  /* rows of a transposed a that are copied side by side */
 	SEGMENT = 2048, /* activations quantised at a time, a multiple of CX__QCHUNK */
 	N_UNIT = 8,     /* threads get rows of w in multiples of it */
 	N_LEAST = 48    /* rows of w per thread below which threads share the rows of a instead */
@@ -34,6 +35,7 @@ typedef struct layout {
 	bool copy_rows;    /* a is not dense f32 along k */
 	size_t row_stride; /* floats */
 	float *rows;       /* [m], or one per thread if only block formats read them */
+	float *own_row;    /* that one, else NULL */
 	cx__qact *chunks;  /* [m][n_chunks] */
 	/* of one thread */
 	uint8_t *panel;
@@ -86,6 +88,7 @@ static layout lay_out(const cx_cpu_linear *l, void *scratch, uint32_t thread, ui
 	if (s.copy_rows) {
 		s.row_stride = ((size_t)l->k + 15) & ~(size_t)15;
 		s.rows = take(base, &off, (s.any_float ? m : n_threads) * s.row_stride, sizeof(float));
+		s.own_row = s.rows && !s.any_float ? s.rows + thread * s.row_stride : NULL;
 	}
 	if (s.any_block) s.chunks = take(base, &off, m * s.n_chunks, sizeof(cx__qact));
 	shared = off;
@@ -127,11 +130,37 @@ static void fill_row(const cx_cpu_isa *isa, const cx_cpu_linear *l, int64_t m, f
 		for (int64_t k = 0; k < l->k; k++) out[k] = load1(l->a_dtype, a, k * l->a_k_stride);
 }
 
+/* Rows m .. m + n of a matrix that is contiguous across rows (a transposed one): 16 by 16 elements at
+ * a time, so that a line of it is read once and not once per row; and several of those side by side,
+ * since the next 16 elements along k may be pages away. */
+static void fill_across(const cx_cpu_linear *l, int64_t m, int64_t n, float *out, size_t stride)
+{
+	float t[16][16];
+	for (int64_t i = 0; i < (l->k + 15) / 16 * ((n + 15) / 16); i++) {
+		int64_t k = i / ((n + 15) / 16) * 16, r0 = i % ((n + 15) / 16) * 16;
+		int64_t nk = min64(16, l->k - k), nr = min64(16, n - r0);
+		float *to = out + (size_t)r0 * stride + (size_t)k;
+		for (int64_t e = 0; e < nk; e++) {
+			int64_t at = (k + e) * l->a_k_stride + m + r0;
+			if (l->a_dtype == CX_F32)
+				memcpy(t[e], (const float *)l->a + at, (size_t)nr * sizeof(float));
+			else
+				for (int64_t r = 0; r < nr; r++) t[e][r] = load1(l->a_dtype, l->a, at + r);
+		}
+		for (int64_t r = 0; r < nr; r++)
+			for (int64_t e = 0; e < nk; e++) to[(size_t)r * stride + (size_t)e] = t[e][r];
+	}
+}
+
 static void prepare(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, uint32_t thread,
 	uint32_t n_threads)
 {
 	const bool bytes = l->m == 1 && isa->act_bytes;
-	if (s->copy_rows) {
+	if (s->copy_rows && !s->any_block && !l->row && l->a_stride == 1 && l->a_k_stride != 1) {
+		for (int64_t m = M_ACROSS * (int64_t)thread; m < l->m; m += M_ACROSS * (int64_t)n_threads)
+			fill_across(l, m, min64(M_ACROSS, l->m - m), s->rows + (size_t)m * s->row_stride,
+				s->row_stride);
+	} else if (s->copy_rows) {
 		for (int64_t m = thread; m < l->m; m += n_threads) {
 			float *row = s->rows + (s->any_float ? (size_t)m : thread) * s->row_stride;
 			fill_row(isa, l, m, row);
@@ -155,7 +184,52 @@ typedef struct block {
 	int64_t m0, m, n0, n;
 } block;
 
-static void product_block(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s,
+/* Row m of a in f32, as prepare() saw it. */
+static const float *row_again(
+	const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, int64_t m)
+{
+	if (!s->copy_rows) return (const float *)l->a + m * l->a_stride;
+	if (s->any_float) return s->rows + (size_t)m * s->row_stride;
+	fill_row(isa, l, m, s->own_row);
+	return s->own_row;
+}
+
+/* Element (m, n) in double, weights as they are: infinities keep their sign, NaN comes from where
+ * it is. */
+static float product_plain(const float *a, const cx_cpu_weight *w, int64_t n, int64_t k)
+{
+	const uint8_t *from = (const uint8_t *)w->w + n * w->row_bytes;
+	const cx_dtype_info *t = cx_dtype_get(w->dtype);
+	float x[256], scale = 1.0f;
+	double sum = 0.0;
+	if (w->dtype == CX_I8C) memcpy(&scale, (const uint8_t *)w->scales + 4 * n, 4);
+	for (int64_t i = 0; i < k; i += 256) {
+		int64_t c = min64(256, k - i);
+		if (w->dtype == CX_I8C)
+			for (int64_t j = 0; j < c; j++) x[j] = scale * (float)((const int8_t *)from)[i + j];
+		else CX_ASSERT(cx_dequant_row(w->dtype, from + i / t->block_elems * t->block_bytes, x, c));
+		for (int64_t j = 0; j < c; j++) sum += (double)a[i + j] * (double)x[j];
+	}
+	return (float)sum;
+}
+
+/* Rows with infinities or NaN have no integers: quant_act() marked their chunks with a NaN. */
+static void odd_rows(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s,
+	const cx_cpu_weight *w, const block *b, float *out)
+{
+	for (int64_t r = 0; r < b->m; r++) {
+		const cx__qact *a = s->chunks + (size_t)(b->m0 + r) * s->n_chunks;
+		const float *row;
+		bool odd = false;
+		for (size_t c = 0; c < s->n_chunks; c++)
+			for (int i = 0; i < 16; i += 4) odd |= a[c].d[i] != a[c].d[i];
+		if (!odd) continue;
+		row = row_again(isa, l, s, b->m0 + r);
+		for (int64_t n = 0; n < b->n; n++) out[r * NB + n] = product_plain(row, w, b->n0 + n, l->k);
+	}
+}
+
+static void product_integer(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s,
 	const cx_cpu_weight *w, const block *b, float *out)
 {
 	cx__wrows rows = {
@@ -188,6 +262,13 @@ static void product_block(const cx_cpu_isa *isa, const cx_cpu_linear *l, const l
 				&rows, (size_t)(b->n0 + n), cols, c, steps, (size_t)l->k, s->panel);
 			isa->gemm_q[w->dtype](&g);
 		}
+}
+
+static void product_block(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s,
+	const cx_cpu_weight *w, const block *b, float *out)
+{
+	product_integer(isa, l, s, w, b, out);
+	odd_rows(isa, l, s, w, b, out);
 }
 
 static void product_float(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s,

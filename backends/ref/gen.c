@@ -88,7 +88,7 @@ void cx__ref_cross_entropy(const cx__ref_call *c)
 			}
 			for (int64_t j = 0; j < n; j++)
 				sum += exp(cx__elem_get(x, row + j * x->d.stride[1]) - m);
-			loss = t < 0 || t >= n ? NAN : m + log(sum) - cx__elem_get(x, row + t * x->d.stride[1]);
+			loss = t < 0 || t >= n ? NAN : m - cx__elem_get(x, row + t * x->d.stride[1]) + log(sum);
 		}
 		if (at->reduction == 0) cx__elem_put(y, i * y->d.stride[0], loss);
 		total += loss;

@@ -145,6 +145,7 @@ static bool weigh(
 			hi = w->hi[i] - base < KB ? w->hi[i] - base : KB;
 	int64_t row = a->mask || a->bias ? w->t[i] - (a->q->d.rank == 4 ? q->q0 : 0) : 0;
 	float m, m0 = w->m[i], corr[16];
+	int lost = 0;
 	v16 scale = v16_set1(a->scale), sum = v16_zero(), vm;
 	if (lo >= hi) return false;
 	for (int64_t j = 0; j < KB; j += 16) v16_store(s + j, v16_mul(v16_load(s + j), scale));
@@ -156,7 +157,8 @@ static bool weigh(
 		if (!a->mask
 				 ->p[q->b * a->ms[0] + w->h[i] * a->ms[1] + row * a->ms[2] + (base + j) * a->ms[3]])
 			*sees &= ~(1ull << j);
-	for (int64_t j = lo; a->bias && j < hi; j++)
+	for (int64_t j = 0; j < KB; j++) lost |= s[j] == -INFINITY; /* by bias, or an infinite key */
+	for (int64_t j = lo; lost && j < hi; j++)
 		if (s[j] == -INFINITY) *sees &= ~(1ull << j);
 	if (*sees == 0) return false;
 	if (*sees != ~0ull)

@@ -5,21 +5,38 @@
 #include "backends/cpu/isa/lane.h"
 #include "backends/cpu/isa/norm.h"
 
+typedef struct moments {
+	float m, rest, q; /* the mean is m + rest: large offsets cost no digits */
+} moments;
+
+static moments moments_of(const float *x, int64_t n, cx_norm_kind kind)
+{
+	moments a = {0.0f, 0.0f, 0.0f};
+	if (kind == CX_NORM_LAYER) {
+		a.m = cx_sum_f32(x, n, 0.0f) / (float)n;
+		a.rest = cx_sum_f32(x, n, a.m) / (float)n;
+	}
+	a.q = cx_sumsq_f32(x, n, a.m);
+	if (kind != CX_NORM_L2) a.q /= (float)n;
+	a.q -= a.rest * a.rest;
+	if (a.q < 0.0f) a.q = 0.0f; /* NaN stays */
+	return a;
+}
+
 void cx_norm_row(float *y, const float *x, int64_t n, const cx_norm *p)
 {
-	float m = 0.0f, rest = 0.0f, q;
+	moments a = moments_of(x, n, p->kind);
+	float eps = p->eps;
 	v16 vm, vr, vrest, one = v16_set1(1.0f);
-	if (p->kind == CX_NORM_LAYER) { /* the mean is m + rest: large offsets cost no digits */
-		m = cx_sum_f32(x, n, 0.0f) / (float)n;
-		rest = cx_sum_f32(x, n, m) / (float)n;
+	if (!(a.q < INFINITY)) { /* squares overflow: a scaled row has the same norm, but for eps */
+		for (int64_t i = 0; i < n; i++) y[i] = x[i] * 0x1p-76f;
+		x = y;
+		eps = 0x1p-126f; /* less, and not 0: a row of equal elements gives 0 */
+		a = moments_of(x, n, p->kind);
 	}
-	q = cx_sumsq_f32(x, n, m);
-	if (p->kind != CX_NORM_L2) q /= (float)n;
-	q -= rest * rest;
-	if (q < 0.0f) q = 0.0f; /* NaN stays */
-	vr = v16_set1(1.0f / sqrtf(q + p->eps));
-	vm = v16_set1(m);
-	vrest = v16_set1(rest);
+	vr = v16_set1(1.0f / sqrtf(a.q + eps));
+	vm = v16_set1(a.m);
+	vrest = v16_set1(a.rest);
 	for (int64_t i = 0; i < n; i += 16) {
 		size_t k = n - i < 16 ? (size_t)(n - i) : 16;
 		v16 v = v16_mul(v16_sub(v16_sub(v16_load_n(x + i, k), vm), vrest), vr);
