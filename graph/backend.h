@@ -21,6 +21,10 @@ struct cx_device {
 	cx_runtime *rt;
 	char name[96];
 	bool failed;
+	/* Profiling. While `timed`, submit() of one single step has the device's own clock time it, and
+	 * the wait() that follows leaves the seconds here; untouched where limits.clock_ns is 0. */
+	bool timed;
+	double seconds;
 }; /* first member likewise */
 
 typedef struct cx_limits {
@@ -29,6 +33,7 @@ typedef struct cx_limits {
 	uint64_t max_bytes;  /* memory of the device, 0: unknown */
 	uint32_t n_threads;  /* host threads, or compute units */
 	bool maps_host;      /* alloc() can wrap host memory without a copy */
+	double clock_ns;     /* resolution of the clock that times steps (cx_device.timed); 0: none */
 } cx_limits;
 
 /* What is to run: op, attributes and operand descriptions. Absent operands have dtype
@@ -92,14 +97,14 @@ struct cx_backend {
 	 * is only read unless the caller owns it for writing. Otherwise the content is zeros. bytes 0
 	 * is legal. */
 	cx_status (*alloc)(
-	    cx_device *dev, uint64_t bytes, const void *host, cx_buffer **out, cx_err *err);
+		cx_device *dev, uint64_t bytes, const void *host, cx_buffer **out, cx_err *err);
 	void (*free)(cx_buffer *buf);
 	cx_status (*write)(cx_buffer *buf, uint64_t off, const void *src, uint64_t bytes, cx_err *err);
 	cx_status (*read)(cx_buffer *buf, uint64_t off, void *dst, uint64_t bytes, cx_err *err);
 	/* Keeps what it needs of the steps: they may be freed after. May look at binds to record
 	 * addresses: the same buffers are given to every submit of this program. */
 	cx_status (*compile)(cx_device *dev, const cx_step *steps, uint32_t n_steps,
-	    const cx_bindings *binds, cx_program **out, cx_err *err);
+		const cx_bindings *binds, cx_program **out, cx_err *err);
 	/* Starts steps [first, first+n) and may return before they end; allocates nothing. */
 	cx_status (*submit)(cx_program *prog, uint32_t first, uint32_t n, cx_err *err);
 	cx_status (*wait)(cx_device *dev, cx_err *err);

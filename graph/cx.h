@@ -349,7 +349,8 @@ CX_API cx_status cx_exec_set_input(
 CX_API cx_status cx_exec_run(cx_exec *x, cx_err *err);
 CX_API cx_status cx_exec_get_output(
 	cx_exec *x, int output, void *data, uint64_t bytes, cx_err *err);
-/* Runs step by step and adds each step's seconds to seconds[n_steps]. */
+/* Runs step by step and adds each step's seconds to seconds[n_steps]: by the device's own clock where
+ * it has one, else (and for transfers) by the host's. */
 CX_API cx_status cx_exec_profile(cx_exec *x, double *seconds, uint32_t n_steps, cx_err *err);
 
 #ifdef __cplusplus

@@ -296,6 +296,20 @@ static double now(void)
 	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* By the device's clock where it has one, else by the host's, launch and wait included. */
+static cx_status time_step(cx_exec *x, uint32_t d, uint32_t step, double *seconds, cx_err *err)
+{
+	const cx_pdevice *pd = &x->plan->devs[d];
+	double t = now();
+	cx_status st;
+	pd->dev->seconds = 0;
+	pd->dev->timed = true;
+	st = run_steps(x, d, step, 1, err);
+	pd->dev->timed = false;
+	*seconds += pd->limits.clock_ns > 0 ? pd->dev->seconds : now() - t;
+	return st;
+}
+
 cx_status cx_exec_profile(cx_exec *x, double *seconds, uint32_t n_steps, cx_err *err)
 {
 	cx_status st = inputs_are_set(x, err);
@@ -304,10 +318,12 @@ cx_status cx_exec_profile(cx_exec *x, double *seconds, uint32_t n_steps, cx_err 
 			x->plan->n_order, n_steps);
 	for (uint32_t i = 0; i < x->plan->n_segs && st == CX_OK; i++) {
 		const cx_segment *s = &x->plan->segs[i];
-		for (uint32_t k = 0; k < (s->n ? s->n : 1) && st == CX_OK; k++) {
+		for (uint32_t k = 0; k < s->n && st == CX_OK; k++)
+			st = time_step(x, s->dev, s->first + k, &seconds[s->pos + k], err);
+		if (s->n == 0) {
 			double t = now();
-			st = s->n ? run_steps(x, s->dev, s->first + k, 1, err) : transfer(x, s, err);
-			seconds[s->pos + k] += now() - t;
+			st = transfer(x, s, err);
+			seconds[s->pos] += now() - t;
 		}
 	}
 	return st;

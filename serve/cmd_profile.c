@@ -16,7 +16,8 @@ static const char usage[] =
 	"  --json             everything as JSON instead of tables\n"
 	"  --trace FILE.json  also a Chrome trace of one run of median steps, for Perfetto\n"
 	"\n"
-	"Each step is started and waited for on its own. Shares are of the ceilings measured first:\n"
+	"Each step is started and waited for on its own, and timed by the device's clock where it has "
+	"one,\nelse by the host's. Shares are of the ceilings measured first:\n"
 	"bytes per second of a large copy, and the f32 arithmetic peak. A share of the copy above "
 	"100%\n"
 	"means that the bytes came from caches.\n";
@@ -89,16 +90,23 @@ static void total(report *r)
 
 static void print_head(const report *r)
 {
-	printf("device   %s\n", r->plan->devs[0].dev->name);
+	for (uint32_t i = 0; i < r->plan->n_devs; i++) {
+		double ns = r->plan->devs[i].limits.clock_ns;
+		printf("device   %s, steps timed by ", r->plan->devs[i].dev->name);
+		if (ns > 0) printf("its own clock of %g ns\n", ns);
+		else printf("the host's clock\n");
+	}
 	printf("ceilings copy %.2f GB/s; %.1f GFLOP/s: %s\n", r->p.copy_gbs, r->p.peak_gflops,
 		r->p.peak_how);
-	printf("launch   %.2f us for a step of one element\n\n", r->p.launch * 1e6);
+	printf("launch   %.2f us for a run of one step of one element, by the host's clock\n\n",
+		r->p.launch * 1e6);
 }
 
 static void print_table(const report *r)
 {
 	char label[300];
 	double launches = r->p.launch * r->plan->n_order;
+	bool host = r->plan->devs[0].limits.clock_ns == 0;
 	print_head(r);
 	printf("%5s %10s %5s %11s %11s %5s %5s  %-16s %-28s %s\n", "step", "us", "%", "KB", "MFLOP",
 		"%copy", "%peak", "op", "kernel", "name");
@@ -116,18 +124,20 @@ static void print_table(const report *r)
 		printf("%-16s %6u %12.2f %6.1f %10.2f %10.2f\n", t->op, t->n, t->seconds * 1e6,
 			r->sum > 0 ? 100 * t->seconds / r->sum : 0.0, t->bytes / s * 1e-9, t->flops / s * 1e-9);
 	}
-	printf("\n%u steps: %.2f us one by one, of which launches up to %.2f us; a whole run takes "
-		   "%.2f us\n",
-		r->plan->n_order, r->sum * 1e6, launches < r->sum ? launches * 1e6 : r->sum * 1e6,
-		r->p.run_seconds * 1e6);
+	printf("\n%u steps: %.2f us one by one", r->plan->n_order, r->sum * 1e6);
+	if (host)
+		printf(", of which launches up to %.2f us", (launches < r->sum ? launches : r->sum) * 1e6);
+	printf("; a whole run takes %.2f us\n", r->p.run_seconds * 1e6);
 }
 
 /* ---- JSON ---- */
 
 static void json_head(cx_text_out *t, const report *r)
 {
+	double ns = r->plan->devs[0].limits.clock_ns;
 	cx__put(t, "{\"format\":\"cortex-profile\",\"version\":1,\"device\":");
 	cx__put_json(t, r->plan->devs[0].dev->name);
+	cx__put(t, ",\"clock\":\"%s\",\"clock_ns\":%g", ns > 0 ? "device" : "host", ns);
 	cx__put(t,
 		",\n\"ceilings\":{\"copy_gbs\":%.4f,\"peak_gflops\":%.4f,\"peak_how\":", r->p.copy_gbs,
 		r->p.peak_gflops);

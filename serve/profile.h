@@ -7,9 +7,10 @@
 
 typedef struct cx_profile {
 	uint32_t n_steps;
-	double *seconds;    /* [n_steps] median over the runs, each step waited for */
+	double *seconds;    /* [n_steps] median over the runs, each step waited for; by the device's
+						   clock where cx_limits.clock_ns says that it has one, else the host's */
 	double run_seconds; /* median of whole runs, steps not waited for */
-	double launch;      /* seconds of a step that does nothing to speak of */
+	double launch;      /* by the host's clock: a run of one step that does nothing to speak of */
 	double copy_gbs, peak_gflops;
 	const char *peak_how;
 } cx_profile;

@@ -1,11 +1,13 @@
 /* product.c - see product.h. */
 #include "tests/product.h"
 
+#include "graph/plan.h"
 #include "graph/quant.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -79,6 +81,47 @@ float *product_run(cx_runtime *rt, cx_device *on, const product *p, int64_t rows
 	cx_plan_free(plan);
 	cx_graph_free(g);
 	return y;
+}
+
+static double now(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void product_check_times(cx_runtime *rt, cx_device *on, const product *p)
+{
+	cx_graph *g = graph_of(p, p->m);
+	cx_plan *plan = NULL;
+	cx_store *store = NULL;
+	cx_exec *x = NULL;
+	cx_plan_opts opts = {.devices = &on, .n_devices = 1, .no_fuse = true};
+	OK(cx_plan_build(g, &opts, &plan, err));
+	OK(cx_store_create(rt, &store, err));
+	OK(cx_store_weight(store, "w", p->dtype, 2, (int64_t[]){p->n, p->k}, p->w, p->w_bytes, err));
+	OK(cx_exec_create(plan, store, &x, err));
+	OK(cx_exec_set_input(x, 0, p->x, (uint64_t)(p->m * p->k) * 4, err));
+	assert_true(plan->n_order > 0 && plan->n_order <= 8);
+	assert_true(plan->devs[0].limits.clock_ns > 0);
+	for (int run = 0; run < 5; run++) {
+		double steps[8] = {0}, sum = 0, start = now(), host;
+		OK(cx_exec_profile(x, steps, plan->n_order, err));
+		host = now() - start;
+		for (uint32_t i = 0; i < plan->n_order; i++) {
+			assert_true(steps[i] >= 0);
+			sum += steps[i];
+		}
+		if (!(sum > 0 && sum <= host))
+			fail_msg("%s: %u steps of %g s in all, the host saw %g s", on->name, plan->n_order, sum,
+				host);
+		OK(cx_exec_run(x, err)); /* runs in between are not timed */
+		assert_false(on->timed);
+	}
+	cx_exec_free(x);
+	cx_store_free(store);
+	cx_plan_free(plan);
+	cx_graph_free(g);
 }
 
 const char *product_kernel(cx_device *on, const product *p, int64_t rows)

@@ -19,6 +19,9 @@ void product_free(product *p);
 /* y [rows,n] in f32, of the first rows of x; the caller frees. kernel: NULL, or the name of the
  * kernel of the product, static. */
 float *product_run(cx_runtime *rt, cx_device *on, const product *p, int64_t rows);
+/* Profiles it a few times and fails the test unless the device's own clock serves, no step took less
+ * than nothing, and all of them more than nothing but no more than the host saw go by. */
+void product_check_times(cx_runtime *rt, cx_device *on, const product *p);
 const char *product_kernel(cx_device *on, const product *p, int64_t rows);
 
 #endif

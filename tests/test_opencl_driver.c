@@ -2,6 +2,9 @@
  * turn, every allocation, a lost device, buffers that are too large, a damaged program cache, a
  * driver that would end the process. */
 #include "tests/cpu_run.h"
+#include "tests/product.h"
+
+#include "graph/plan.h"
 
 #include <dirent.h>
 #include <setjmp.h>
@@ -69,6 +72,11 @@ static cx_status run_model(cx_runtime *rt, cx_device *dev, float *y, cx_err *err
 	if (st == CX_OK) st = cx_exec_create(plan, store, &exec, err);
 	if (st == CX_OK) st = cx_exec_set_input(exec, 0, x, sizeof x, err);
 	if (st == CX_OK) st = cx_exec_run(exec, err);
+	if (st == CX_OK) {
+		double seconds[8] = {0};
+		assert_true(plan->n_order <= 8);
+		st = cx_exec_profile(exec, seconds, plan->n_order, err);
+	}
 	for (int i = 0; i < 5 && counter && st == CX_OK; i++) {
 		long before = counter->n_calls;
 		st = cx_exec_run(exec, err);
@@ -126,6 +134,8 @@ FAILING(EnqueueWriteBuffer,
 	(cl_command_queue q, cl_mem m, cl_bool b, size_t o, size_t n, const void *p, cl_uint ne,
 		const cl_event *we, cl_event *e),
 	(q, m, b, o, n, p, ne, we, e))
+FAILING(GetEventProfilingInfo, (cl_event e, cl_profiling_info i, size_t n, void *v, size_t *r),
+	(e, i, n, v, r))
 FAILING(Flush, (cl_command_queue q), (q))
 FAILING(Finish, (cl_command_queue q), (q))
 
@@ -161,7 +171,8 @@ static void make_fail(cx_device *dev, long call)
 	X(SetKernelArg)
 	X(EnqueueNDRangeKernel)
 	X(EnqueueFillBuffer)
-	X(EnqueueCopyBuffer) X(EnqueueReadBuffer) X(EnqueueWriteBuffer) X(Flush) X(Finish)
+	X(EnqueueCopyBuffer)
+	X(EnqueueReadBuffer) X(EnqueueWriteBuffer) X(Flush) X(Finish) X(GetEventProfilingInfo)
 		X(CreateBuffer) X(CreateProgramWithSource) X(CreateKernel)
 #undef X
 }
@@ -277,6 +288,26 @@ static void test_limits(void **state)
 	assert_int_equal(dev->backend->write(buf, 0, two, 2, &err), CX_ERR_ARGUMENT);
 	assert_int_equal(dev->backend->read(buf, 1, two, 0, NULL), CX_ERR_ARGUMENT);
 	dev->backend->free(buf);
+	close_both(rt, dev);
+}
+
+/* ---- times ---- */
+
+static void test_times(void **state)
+{
+	cx_runtime *rt;
+	cx_device *dev;
+	cx_err err = {0};
+	product p;
+	(void)state;
+	if (!have_device) skip();
+	assert_int_equal(open_at(NULL, &rt, &dev, &err), CX_OK);
+	p = product_make(CX_F16, 64, 96, 128);
+	for (int i = 0; i < 2; i++) {
+		p.x_dtype = i ? CX_F32 : CX_F16;
+		product_check_times(rt, dev, &p);
+	}
+	product_free(&p);
 	close_both(rt, dev);
 }
 
@@ -406,6 +437,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_times),
 		cmocka_unit_test(test_every_call),
 		cmocka_unit_test(test_every_allocation),
 		cmocka_unit_test(test_no_allocation),

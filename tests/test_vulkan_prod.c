@@ -115,6 +115,23 @@ static void test_rows_alone(void **state)
 	rows_alone(types, sizeof types / sizeof *types);
 }
 
+/* ---- times ---- */
+
+/* Three steps, and one: a program of one step is also timed. */
+static void test_times(void **state)
+{
+	product p;
+	(void)state;
+	if (!dev) skip();
+	p = product_make(CX_F16, 64, 96, 128);
+	for (int i = 0; i < 2; i++) {
+		p.x_dtype = i ? CX_F32 : CX_F16;
+		product_check_times(rt, dev, &p);
+	}
+	product_free(&p);
+	silent();
+}
+
 /* ---- integer dot products ---- */
 
 /* Where the driver has them but says that they are slow (lavapipe), they are used all the same. */
@@ -322,6 +339,7 @@ int main(void)
 #if !defined(__SANITIZE_ADDRESS__) /* a minute there, and nothing of the host's that others lack */
 		cmocka_unit_test(test_large_weight),
 #endif
+		cmocka_unit_test(test_times),
 		cmocka_unit_test(test_idot),
 		cmocka_unit_test(test_idot_cases),
 		cmocka_unit_test(test_idot_small_descriptors),

@@ -32,6 +32,8 @@ static void cl_close(cx_device *base)
 	cx_cl_device *dev = (cx_cl_device *)base;
 	if (!dev) return;
 	cx__cl_built_free(dev);
+	cx__cl_drop_events(dev);
+	if (dev->times) dev->cl.ReleaseCommandQueue(dev->times);
 	if (dev->queue) dev->cl.ReleaseCommandQueue(dev->queue);
 	if (dev->context) dev->cl.ReleaseContext(dev->context);
 	cx__cl_unload(&dev->cl);
@@ -54,6 +56,7 @@ static void ask(cx_cl_device *dev)
 	cl_bool unified = CL_FALSE;
 	cl_device_fp_config fp = 0;
 	cl_ulong max_alloc = 0, memory = 0;
+	size_t tick = 0;
 	cl_uint units = 1;
 	text_of(dev, CL_DEVICE_NAME, name, sizeof name);
 	text_of(dev, CL_DRIVER_VERSION, driver, sizeof driver);
@@ -66,6 +69,8 @@ static void ask(cx_cl_device *dev)
 		dev->id, CL_DEVICE_MAX_MEM_ALLOC_SIZE, sizeof max_alloc, &max_alloc, NULL);
 	dev->cl.GetDeviceInfo(dev->id, CL_DEVICE_GLOBAL_MEM_SIZE, sizeof memory, &memory, NULL);
 	dev->cl.GetDeviceInfo(dev->id, CL_DEVICE_MAX_COMPUTE_UNITS, sizeof units, &units, NULL);
+	dev->cl.GetDeviceInfo(dev->id, CL_DEVICE_PROFILING_TIMER_RESOLUTION, sizeof tick, &tick, NULL);
+	dev->clock_ns = (double)tick;
 	dev->is_host = (type & CL_DEVICE_TYPE_CPU) != 0 && unified;
 	dev->has_f64 = strstr(extensions, "cl_khr_fp64") != NULL;
 	dev->exact_div = (fp & CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT) != 0;
@@ -128,6 +133,8 @@ static cx_status cl_open(cx_runtime *rt, int index, cx_device **out, cx_err *err
 		st = cx__cl_fail(dev, "clCreateCommandQueue", code, err);
 		goto fail;
 	}
+	dev->times = dev->cl.CreateCommandQueue(
+		dev->context, dev->id, CL_QUEUE_PROFILING_ENABLE, &code); /* none: no clock */
 	*out = &dev->base;
 	return CX_OK;
 fail:
@@ -143,7 +150,8 @@ static void cl_limits(const cx_device *base, cx_limits *out)
 		.max_buffer = dev->max_alloc < UINT32_MAX ? dev->max_alloc : UINT32_MAX,
 		.max_bytes = dev->memory,
 		.n_threads = dev->n_units,
-		.maps_host = dev->is_host};
+		.maps_host = dev->is_host,
+		.clock_ns = dev->times ? dev->clock_ns : 0};
 }
 
 static const cx_kernel *cl_find(const cx_device *base, const cx_kernel_key *key)
@@ -235,6 +243,31 @@ static cx_status cl_read(cx_buffer *buf, uint64_t off, void *dst, uint64_t bytes
 	return code == CL_SUCCESS ? CX_OK : cx__cl_fail(dev, "clEnqueueReadBuffer", code, err);
 }
 
+void cx__cl_drop_events(cx_cl_device *dev)
+{
+	for (int i = 0; i < 2; i++) {
+		if (dev->event[i]) dev->cl.ReleaseEvent(dev->event[i]);
+		dev->event[i] = NULL;
+	}
+	dev->timing = false;
+}
+
+/* From the start of the step's first launch to the end of its last; 0 if it had none. */
+static cl_int read_times(cx_cl_device *dev)
+{
+	cl_event last = dev->event[1] ? dev->event[1] : dev->event[0];
+	cl_ulong from = 0, to = 0;
+	cl_int code = CL_SUCCESS;
+	if (last)
+		code = dev->cl.GetEventProfilingInfo(
+			dev->event[0], CL_PROFILING_COMMAND_START, sizeof from, &from, NULL);
+	if (last && code == CL_SUCCESS)
+		code = dev->cl.GetEventProfilingInfo(last, CL_PROFILING_COMMAND_END, sizeof to, &to, NULL);
+	dev->base.seconds = to > from ? 1e-9 * (double)(to - from) : 0;
+	cx__cl_drop_events(dev);
+	return code;
+}
+
 static cx_status cl_wait(cx_device *base, cx_err *err)
 {
 	cx_cl_device *dev = (cx_cl_device *)base;
@@ -242,7 +275,11 @@ static cx_status cl_wait(cx_device *base, cx_err *err)
 	cl_int code;
 	if (st != CX_OK) return st;
 	code = dev->cl.Finish(dev->queue);
-	return code == CL_SUCCESS ? CX_OK : cx__cl_fail(dev, "clFinish", code, err);
+	if (code == CL_SUCCESS && dev->timing) code = dev->cl.Finish(dev->times);
+	if (code != CL_SUCCESS) return cx__cl_fail(dev, "clFinish", code, err);
+	if (!dev->timing) return CX_OK;
+	code = read_times(dev);
+	return code == CL_SUCCESS ? CX_OK : cx__cl_fail(dev, "clGetEventProfilingInfo", code, err);
 }
 
 const cx_backend cx__backend_opencl = {"opencl", cl_open, cl_close, cl_limits, cl_find, cl_alloc,

@@ -42,6 +42,8 @@ extern const cx_backend cx__backend_opencl;
 	X(EnqueueFillBuffer)                                                                           \
 	X(EnqueueReadBuffer)                                                                           \
 	X(EnqueueWriteBuffer)                                                                          \
+	X(GetEventProfilingInfo)                                                                       \
+	X(ReleaseEvent)                                                                                \
 	X(Flush)                                                                                       \
 	X(Finish)
 typedef struct cx_cl_api {
@@ -75,6 +77,12 @@ typedef struct cx_cl_device {
 	cl_device_id id;
 	cl_context context;
 	cl_command_queue queue;
+	/* Steps that are timed go through a queue of their own, since profiling costs some drivers time.
+	 * NULL: the device has no clock. Events: of the step's first and last launch. */
+	cl_command_queue times;
+	cl_event event[2];
+	double clock_ns;
+	bool timing; /* a timed step is under way */
 	cx_cl_built *built;
 	char ident[320]; /* device and driver, for names of cached programs */
 	uint64_t max_alloc, memory;
@@ -96,6 +104,8 @@ typedef struct cx_cl_buffer {
 } cx_cl_buffer;
 
 const cx_alloc *cx__cl_alloc_of(const cx_cl_device *dev);
+/* Forgets the events of a timed step. */
+void cx__cl_drop_events(cx_cl_device *dev);
 /* DEVICE error that names the call; most mark the device as failed, after which it refuses
  * everything. */
 cx_status cx__cl_fail(cx_cl_device *dev, const char *call, cl_int code, cx_err *err);
@@ -200,10 +210,11 @@ const cx_kernel *cx__cl_find(const cx_cl_device *dev, const cx_kernel_key *key);
 
 #define CX_CL_PLANS(X)                                                                             \
 	X(map)                                                                                         \
-	X(reduce) X(argmax) X(topk) X(cumsum) X(softmax) X(norm) X(groupnorm) X(add_norm) X(matmul)    \
-		X(linear) X(attention) X(paged) X(view) X(copy) X(cast_block) X(assign) X(concat) X(pad)   \
-			X(gather) X(gather_block) X(scatter) X(embed) X(rope) X(rope_kv) X(conv1d) X(delta)    \
-				X(scan) X(cscan) X(xent) X(pair) X(adamw) X(random) X(iota)
+	X(reduce)                                                                                      \
+	X(argmax) X(topk) X(cumsum) X(softmax) X(norm) X(groupnorm) X(add_norm) X(matmul) X(linear)    \
+		X(attention) X(paged) X(view) X(copy) X(cast_block) X(assign) X(concat) X(pad) X(gather)   \
+			X(gather_block) X(scatter) X(embed) X(rope) X(rope_kv) X(conv1d) X(delta) X(scan)      \
+				X(cscan) X(xent) X(pair) X(adamw) X(random) X(iota)
 #define X(name) void cx__cl_plan_##name(cx_cl_builder *b, const cx_step *s);
 CX_CL_PLANS(X)
 #undef X

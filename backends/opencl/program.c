@@ -32,6 +32,7 @@ void cx__cl_discard(cx_program *prog)
 	if (!prog) return;
 	dev = prog->dev;
 	if (dev->queue && !dev->base.failed) dev->cl.Finish(dev->queue);
+	if (dev->timing && !dev->base.failed) dev->cl.Finish(dev->times);
 	for (uint32_t i = 0; prog->launches && i < prog->n_launches; i++)
 		if (prog->launches[i].kernel) dev->cl.ReleaseKernel(prog->launches[i].kernel);
 	if (prog->params) dev->cl.ReleaseMemObject(prog->params);
@@ -156,7 +157,9 @@ done:
 	return st;
 }
 
-static cx_status start(cx_cl_device *dev, const launch *l, cx_err *err)
+/* event: NULL, or where to leave that of the launch. */
+static cx_status start(
+	cx_cl_device *dev, cl_command_queue queue, const launch *l, cl_event *event, cx_err *err)
 {
 	static const cl_uchar zero = 0;
 	const char *call = "clEnqueueNDRangeKernel";
@@ -164,17 +167,37 @@ static cx_status start(cx_cl_device *dev, const launch *l, cx_err *err)
 	if (l->kind == CX_CL_NOTHING) return CX_OK;
 	if (l->kind == CX_CL_KERNEL) {
 		code = dev->cl.EnqueueNDRangeKernel(
-			dev->queue, l->kernel, l->n_dims, NULL, l->grid, l->group, 0, NULL, NULL);
+			queue, l->kernel, l->n_dims, NULL, l->grid, l->group, 0, NULL, event);
 	} else if (l->kind == CX_CL_COPY) {
 		call = "clEnqueueCopyBuffer";
 		code = dev->cl.EnqueueCopyBuffer(
-			dev->queue, l->mem[1], l->mem[0], l->off[1], l->off[0], l->bytes, 0, NULL, NULL);
+			queue, l->mem[1], l->mem[0], l->off[1], l->off[0], l->bytes, 0, NULL, event);
 	} else {
 		call = "clEnqueueFillBuffer";
 		code = dev->cl.EnqueueFillBuffer(
-			dev->queue, l->mem[0], &zero, sizeof zero, l->off[0], l->bytes, 0, NULL, NULL);
+			queue, l->mem[0], &zero, sizeof zero, l->off[0], l->bytes, 0, NULL, event);
 	}
 	return code == CL_SUCCESS ? CX_OK : cx__cl_fail(dev, call, code, err);
+}
+
+/* One step, through the queue that keeps times, behind all that the other one has to do. */
+static cx_status submit_timed(cx_program *prog, uint32_t step, cx_err *err)
+{
+	cx_cl_device *dev = prog->dev;
+	cl_int code = dev->cl.Finish(dev->queue);
+	cx_status st = CX_OK;
+	if (code != CL_SUCCESS) return cx__cl_fail(dev, "clFinish", code, err);
+	cx__cl_drop_events(dev);
+	dev->timing = true;
+	for (uint32_t i = prog->first[step]; i < prog->first[step + 1] && st == CX_OK; i++) {
+		cl_event *event = dev->event[0] ? &dev->event[1] : &dev->event[0];
+		if (*event) dev->cl.ReleaseEvent(*event); /* another came after it */
+		*event = NULL;
+		st = start(dev, dev->times, &prog->launches[i], event, err);
+	}
+	if (st != CX_OK) return st;
+	code = dev->cl.Flush(dev->times);
+	return code == CL_SUCCESS ? CX_OK : cx__cl_fail(dev, "clFlush", code, err);
 }
 
 cx_status cx__cl_submit(cx_program *prog, uint32_t first, uint32_t n, cx_err *err)
@@ -186,8 +209,9 @@ cx_status cx__cl_submit(cx_program *prog, uint32_t first, uint32_t n, cx_err *er
 	if (first > prog->n_steps || n > prog->n_steps - first)
 		return CX_FAIL(err, CX_ERR_ARGUMENT, "%s: steps %u..+%u of %u", dev->base.name, first, n,
 			prog->n_steps);
+	if (dev->base.timed && n == 1 && dev->times) return submit_timed(prog, first, err);
 	for (uint32_t i = prog->first[first]; i < prog->first[first + n] && st == CX_OK; i++)
-		st = start(dev, &prog->launches[i], err);
+		st = start(dev, dev->queue, &prog->launches[i], NULL, err);
 	if (st != CX_OK) return st;
 	code = dev->cl.Flush(dev->queue);
 	return code == CL_SUCCESS ? CX_OK : cx__cl_fail(dev, "clFlush", code, err);

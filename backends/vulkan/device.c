@@ -118,6 +118,8 @@ static cx_status choose_queue(cx_vk_device *d, cx_err *err)
 	for (uint32_t i = 0; i < n; i++)
 		if (q[i].queueFlags & VK_QUEUE_COMPUTE_BIT) {
 			d->family = i;
+			if (q[i].timestampValidBits)
+				d->times_mask = UINT64_MAX >> (64 - q[i].timestampValidBits);
 			return CX_OK;
 		}
 	return CX_FAIL(err, CX_ERR_DEVICE, "vulkan: %.80s has no compute queue", d->props.deviceName);
@@ -191,6 +193,8 @@ static cx_status make_queue(cx_vk_device *d, cx_err *err)
 	VkCommandBufferAllocateInfo cmd = {VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
 		.level = VK_COMMAND_BUFFER_LEVEL_PRIMARY, .commandBufferCount = 1};
 	VkFenceCreateInfo fence = {VK_STRUCTURE_TYPE_FENCE_CREATE_INFO};
+	VkQueryPoolCreateInfo times = {VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
+		.queryType = VK_QUERY_TYPE_TIMESTAMP, .queryCount = 2};
 	VkResult r;
 #define X(name)                                                                                    \
 	d->vk.name = (PFN_vk##name)d->vk.GetDeviceProcAddr(d->dev, "vk" #name);                        \
@@ -202,7 +206,9 @@ static cx_status make_queue(cx_vk_device *d, cx_err *err)
 	cmd.commandPool = d->pool;
 	if (r == VK_SUCCESS) r = d->vk.AllocateCommandBuffers(d->dev, &cmd, &d->copy_cmd);
 	if (r == VK_SUCCESS) r = d->vk.CreateFence(d->dev, &fence, NULL, &d->fence);
-	if (r != VK_SUCCESS) return cx__vk_fail(d, r, "no command pool or fence", err);
+	if (r == VK_SUCCESS && d->times_mask && d->props.limits.timestampPeriod > 0)
+		r = d->vk.CreateQueryPool(d->dev, &times, NULL, &d->times);
+	if (r != VK_SUCCESS) return cx__vk_fail(d, r, "no command pool, fence or timestamps", err);
 	return CX_OK;
 }
 
@@ -260,6 +266,7 @@ void cx__vk_close(cx_device *dev)
 			cx__vk_pipelines_free(d);
 			cx__vk_memory_free(d, &d->staging);
 			if (d->fence) d->vk.DestroyFence(d->dev, d->fence, NULL);
+			if (d->times) d->vk.DestroyQueryPool(d->dev, d->times, NULL);
 			d->vk.DestroyCommandPool(d->dev, d->pool, NULL);
 		}
 		d->vk.DestroyDevice(d->dev, NULL);

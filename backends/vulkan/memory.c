@@ -66,6 +66,17 @@ void cx__vk_memory_free(cx_vk_device *d, struct cx_vk_memory *m)
 
 /* ---- the queue ---- */
 
+static VkResult read_times(cx_vk_device *d)
+{
+	uint64_t t[2] = {0, 0};
+	VkResult r = d->vk.GetQueryPoolResults(
+		d->dev, d->times, 0, 2, sizeof t, t, sizeof t[0], VK_QUERY_RESULT_64_BIT);
+	d->timing = false;
+	d->base.seconds =
+		1e-9 * (double)d->props.limits.timestampPeriod * (double)((t[1] - t[0]) & d->times_mask);
+	return r;
+}
+
 cx_status cx__vk_wait(cx_device *dev, cx_err *err)
 {
 	cx_vk_device *d = (cx_vk_device *)dev;
@@ -75,6 +86,7 @@ cx_status cx__vk_wait(cx_device *dev, cx_err *err)
 	d->in_flight = false;
 	r = d->vk.WaitForFences(d->dev, 1, &d->fence, VK_TRUE, UINT64_MAX);
 	if (r == VK_SUCCESS) r = d->vk.ResetFences(d->dev, 1, &d->fence);
+	if (r == VK_SUCCESS && d->timing) r = read_times(d);
 	if (r == VK_SUCCESS) return CX_OK;
 	d->base.failed = true; /* whatever it is, the order of what comes next is lost */
 	return cx__vk_fail(d, r, "waiting for the device", err);

@@ -1,6 +1,7 @@
 /* program.c - steps compiled into recorded command buffers.
  *
- * One command buffer runs the whole program, and one more per step serves submits of a part. A
+ * One command buffer runs the whole program, and one more per step serves submits of a part, with
+ * timestamps around it. A
  * barrier is recorded
  * only where a dispatch reads or writes bytes that an earlier one since the last barrier wrote
  * or read. */
@@ -245,15 +246,27 @@ static void record_dispatch(const compiler *c, VkCommandBuffer cmd, uint32_t i)
 	d->vk.CmdDispatch(cmd, x->groups[0], x->groups[1], 1);
 }
 
-/* Steps first..end-1 into cmd. */
+/* Timestamp 0 or 1 of the device, which one run at a time uses. */
+static void stamp(const cx_vk_device *d, VkCommandBuffer cmd, uint32_t which)
+{
+	if (!d->times) return;
+	if (which == 0) d->vk.CmdResetQueryPool(cmd, d->times, 0, 2);
+	d->vk.CmdWriteTimestamp(cmd,
+		which == 0 ? VK_PIPELINE_STAGE_TOP_OF_PIPE_BIT : VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT,
+		d->times, which);
+}
+
+/* Steps first..end-1 into cmd; cmds[n_steps] is that of runs and has no timestamps. */
 static cx_status record(compiler *c, VkCommandBuffer cmd, uint32_t first, uint32_t end, cx_err *err)
 {
 	const cx_vk_device *d = c->p->dev;
 	VkCommandBufferBeginInfo info = {VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO};
 	VkResult r = d->vk.BeginCommandBuffer(cmd, &info);
+	bool whole = cmd == c->p->cmds[c->p->n_steps];
 	cx_status st;
 	if (r != VK_SUCCESS) return cx__vk_fail(c->p->dev, r, "recording a program", err);
 	barrier(c, cmd, true, false);
+	if (!whole) stamp(d, cmd, 0);
 	c->n_log = 0;
 	for (uint32_t s = first; s < end; s++) {
 		uint32_t others =
@@ -273,6 +286,7 @@ static cx_status record(compiler *c, VkCommandBuffer cmd, uint32_t first, uint32
 			if ((st = remember(c, x, err)) != CX_OK) return st;
 		}
 	}
+	if (!whole) stamp(d, cmd, 1);
 	barrier(c, cmd, false, true);
 	r = d->vk.EndCommandBuffer(cmd);
 	return r == VK_SUCCESS ? CX_OK : cx__vk_fail(c->p->dev, r, "recording a program", err);
@@ -291,7 +305,7 @@ static cx_status record_all(compiler *c, cx_err *err)
 	cmd.commandPool = p->pool;
 	if (r == VK_SUCCESS) r = d->vk.AllocateCommandBuffers(d->dev, &cmd, p->cmds);
 	if (r != VK_SUCCESS) return cx__vk_fail(d, r, "no command buffers", err);
-	for (uint32_t s = 0; s < p->n_steps && st == CX_OK && p->n_steps > 1; s++)
+	for (uint32_t s = 0; s < p->n_steps && st == CX_OK; s++)
 		st = record(c, p->cmds[s], s, s + 1, err);
 	return st == CX_OK ? record(c, p->cmds[p->n_steps], 0, p->n_steps, err) : st;
 }
@@ -378,7 +392,8 @@ cx_status cx__vk_submit(cx_program *p, uint32_t first, uint32_t n, cx_err *err)
 		return CX_FAIL(err, CX_ERR_ARGUMENT, "vulkan: steps %u..+%u of %u", first, n, p->n_steps);
 	if ((st = cx__vk_wait(&d->base, err)) != CX_OK || n == 0)
 		return st; /* one fence, one run at a time */
-	if (n == p->n_steps) {
+	d->timing = d->base.timed && n == 1 && d->times;
+	if (n == p->n_steps && !d->timing) {
 		info.commandBufferCount = 1;
 		info.pCommandBuffers = p->cmds + n;
 	}

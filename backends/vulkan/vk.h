@@ -75,7 +75,12 @@
 	X(CreateDescriptorPool)                                                                        \
 	X(DestroyDescriptorPool)                                                                       \
 	X(AllocateDescriptorSets)                                                                      \
-	X(UpdateDescriptorSets)
+	X(UpdateDescriptorSets)                                                                        \
+	X(CreateQueryPool)                                                                             \
+	X(DestroyQueryPool)                                                                            \
+	X(GetQueryPoolResults)                                                                         \
+	X(CmdResetQueryPool)                                                                           \
+	X(CmdWriteTimestamp)
 
 typedef struct cx_vk_fns {
 #define X(name) PFN_vk##name name;
@@ -141,8 +146,11 @@ typedef struct cx_vk_device {
 	VkCommandPool pool;
 	VkCommandBuffer copy_cmd;
 	VkFence fence;
-	bool in_flight; /* submitted, fence not yet waited for */
-	bool unified;   /* device memory is the host's: buffers are mapped, no staging */
+	bool in_flight;      /* submitted, fence not yet waited for */
+	VkQueryPool times;   /* two timestamps around a single step; none: the queue has no clock */
+	uint64_t times_mask; /* of their valid bits */
+	bool timing;         /* in flight is a step whose timestamps are wanted */
+	bool unified;        /* device memory is the host's: buffers are mapped, no staging */
 	bool has_int64;
 	bool has_idot; /* int8 dot products; use_idot: and they are fast, or a test wants them */
 	bool use_idot;
