@@ -142,8 +142,9 @@ static void fill_across(const cx_cpu_linear *l, int64_t m, int64_t n, float *out
 		float *to = out + (size_t)r0 * stride + (size_t)k;
 		for (int64_t e = 0; e < nk; e++) {
 			int64_t at = (k + e) * l->a_k_stride + m + r0;
-			if (l->a_dtype == CX_F32)
-				memcpy(t[e], (const float *)l->a + at, (size_t)nr * sizeof(float));
+			const float *a = (const float *)l->a + at;
+			if (l->a_dtype == CX_F32 && nr == 16) memcpy(t[e], a, sizeof t[e]);
+			else if (l->a_dtype == CX_F32) memcpy(t[e], a, (size_t)nr * sizeof *a);
 			else
 				for (int64_t r = 0; r < nr; r++) t[e][r] = load1(l->a_dtype, l->a, at + r);
 		}
