@@ -337,6 +337,8 @@ static cx_status run(diff_cmd *c, cx_err *err)
 		return cx__host_advise(&c->host[0], st, err);
 	if ((st = sort_rows(c, err)) != CX_OK) return st;
 	if (c->a.reduce && c->d->first && (st = write_reduced(c, err)) != CX_OK) return st;
+	if (c->a.reduce && !c->d->first)
+		fprintf(stderr, "%s: not written, since nothing is out of tolerance\n", c->a.reduce);
 	if (c->a.json) {
 		print_json(c);
 		return CX_OK;
