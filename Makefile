@@ -291,7 +291,7 @@ install: all
 	install -m 755 $(BUILD)/cortex "$(DESTDIR)$(PREFIX)/bin/cortex"
 	$(if $(PLUGINS),install -d "$(DESTDIR)$(PREFIX)/lib/cortex" && install -m 755 $(PLUGINS) "$(DESTDIR)$(PREFIX)/lib/cortex/")
 	install -m 644 $(BUILD)/libcortex.a "$(DESTDIR)$(PREFIX)/lib/libcortex.a"
-	install -m 644 graph/cx.h graph/base.h graph/ops.def graph/attrs.def graph/dtype.def \
+	install -m 644 graph/cx.h graph/optim.h graph/base.h graph/ops.def graph/attrs.def graph/dtype.def \
 		"$(DESTDIR)$(PREFIX)/include/graph/"
 
 help:
