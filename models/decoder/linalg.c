@@ -19,19 +19,66 @@ static double dot(const double *a, const double *b, size_t n)
 	return (s0 + s1) + (s2 + s3);
 }
 
+/* Columns of L per panel, and terms of a sum that are packed at a time. */
+enum { PANEL = 32, TERMS = 128 };
+
+typedef double pair __attribute__((vector_size(16), aligned(8)));
+
+/* 4 rows by 4 columns of C -= A B', A's rows n apart, B packed as bt[term][PANEL]. */
+static void tile(double *c, const double *a, size_t n, const double *bt, size_t n_terms)
+{
+	pair s[4][2] = {{{0}}};
+	for (size_t k = 0; k < n_terms; k++) {
+		pair b0 = *(const pair *)(bt + k * PANEL), b1 = *(const pair *)(bt + k * PANEL + 2);
+		for (size_t r = 0; r < 4; r++) {
+			pair x = {a[r * n + k], a[r * n + k]};
+			s[r][0] += x * b0;
+			s[r][1] += x * b1;
+		}
+	}
+	for (size_t r = 0; r < 4; r++) {
+		*(pair *)(c + r * n) -= s[r][0];
+		*(pair *)(c + r * n + 2) -= s[r][1];
+	}
+}
+
+/* Takes the columns before j out of columns [j, j + PANEL) of rows j and below. What falls above the
+ * diagonal is never read. */
+static void update(double *a, size_t n, size_t j)
+{
+	double bt[TERMS * PANEL];
+	for (size_t k0 = 0; k0 < j; k0 += TERMS) {
+		size_t terms = j - k0 < TERMS ? j - k0 : TERMS, i = j;
+		for (size_t c = 0; c < PANEL; c++)
+			for (size_t k = 0; k < terms; k++) bt[k * PANEL + c] = a[(j + c) * n + k0 + k];
+		for (; i + 4 <= n; i += 4)
+			for (size_t c = 0; c < PANEL; c += 4)
+				tile(a + i * n + j + c, a + i * n + k0, n, bt + c, terms);
+		for (; i < n; i++)
+			for (size_t c = 0; c < PANEL; c++)
+				a[i * n + j + c] -= dot(a + i * n + k0, a + (j + c) * n + k0, terms);
+	}
+}
+
 cx_status cx__chol_solve(double *a, size_t n, double *b, size_t d, const char *what, cx_err *err)
 {
-	for (size_t i = 0; i < n; i++) {
-		double *row = a + i * n, pivot;
-		for (size_t j = 0; j < i; j++) row[j] = (row[j] - dot(row, a + j * n, j)) / a[j * n + j];
-		pivot = row[i] - dot(row, row, i);
-		if (!(pivot > 0) || isinf(pivot))
-			return CX_FAIL(err, CX_ERR_ARGUMENT,
-				"%s: the matrix is not positive definite (pivot %zu is %g); more data or a larger "
-				"ridge is "
-				"needed",
-				what, i, pivot);
-		row[i] = sqrt(pivot);
+	for (size_t p = 0; p < n; p += PANEL) {
+		size_t from = 0, end = p + PANEL; /* of the sums that are still to be taken */
+		if (end <= n) update(a, n, from = p);
+		else end = n;
+		for (size_t i = p; i < n; i++) {
+			double *row = a + i * n, pivot;
+			for (size_t j = p; j < i && j < end; j++)
+				row[j] = (row[j] - dot(row + from, a + j * n + from, j - from)) / a[j * n + j];
+			if (i >= end) continue;
+			pivot = row[i] - dot(row + from, row + from, i - from);
+			if (!(pivot > 0) || isinf(pivot))
+				return CX_FAIL(err, CX_ERR_ARGUMENT,
+					"%s: the matrix is not positive definite (pivot %zu is %g); more data or a "
+					"larger ridge is needed",
+					what, i, pivot);
+			row[i] = sqrt(pivot);
+		}
 	}
 	for (size_t c = 0; c < d; c++) {
 		for (size_t i = 0; i < n; i++) { /* L y = b */

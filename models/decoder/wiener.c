@@ -1,87 +1,38 @@
 /* wiener.c - fits the lagged linear decoder and builds its graph. See wiener.h. */
 #include "models/decoder/wiener.h"
-#include "models/decoder/events.h"
-#include "models/decoder/linalg.h"
+#include "models/decoder/lagged.h"
 
 #include <string.h>
 
-/* Gram matrix of the lagged counts, lower triangle by blocks of lags. Block (h1, h2), h1 >= h2, is
- * the sum over t in [h1, n) of s[t-h1] s[t-h2]'; with u = t-h2 and lag = h1-h2 that is the sum over
- * u in [lag, n-h2) of s[u-lag] s[u]': block (h+1, h2+1) is block (h1, h2) less one term. So only
- * the first column is summed whole. */
-static void gram(double *g, const cx_events *e, size_t n_units, size_t history)
+/* The lagged solution, in single precision for the graph. */
+static cx_status fit(const cx_session *s, size_t n_train, cx_wiener *w, cx_err *err)
 {
-	size_t k = n_units * history, n = e->n_rows;
-	for (size_t lag = 0; lag < history && lag < n; lag++) {
-		double *first =
-			g + lag * n_units * k; /* block (lag, 0), stored transposed: rows s[u-lag] */
-		for (size_t u = lag; u < n; u++)
-			for (uint32_t i = e->start[u - lag]; i < e->start[u - lag + 1]; i++)
-				for (uint32_t j = e->start[u]; j < e->start[u + 1]; j++)
-					first[(size_t)e->unit[i] * k + e->unit[j]] += (double)e->count[i] * e->count[j];
-		for (size_t h2 = 1; lag + h2 < history; h2++) {
-			double *prev = g + (lag + h2 - 1) * n_units * k + (h2 - 1) * n_units;
-			double *block = g + (lag + h2) * n_units * k + h2 * n_units;
-			size_t u = n - h2; /* the term that falls out */
-			for (size_t r = 0; r < n_units; r++)
-				memcpy(block + r * k, prev + r * k, n_units * sizeof *block);
-			if (h2 > n || u < lag) continue;
-			for (uint32_t i = e->start[u - lag]; i < e->start[u - lag + 1]; i++)
-				for (uint32_t j = e->start[u]; j < e->start[u + 1]; j++)
-					block[(size_t)e->unit[i] * k + e->unit[j]] -= (double)e->count[i] * e->count[j];
+	size_t k = w->n_features, d = w->n_out, bytes = (k * k + k * d + d) * sizeof(double);
+	cx_lagged sums;
+	double *gram = NULL, *xw, *bias;
+	cx_status st = cx__lagged_init(&sums, s, w->history, err);
+	if (st == CX_OK) st = cx__lagged_add(&sums, s, 0, n_train, err);
+	if (st == CX_OK && !(gram = cx_malloc(&s->alloc, bytes)))
+		st = CX_FAIL(err, CX_ERR_MEMORY, "wiener fit: %zu features do not fit in memory", k);
+	if (st == CX_OK) {
+		xw = gram + k * k;
+		bias = xw + k * d;
+		st = cx__lagged_solve(&sums, w->ridge, gram, xw, bias, "wiener fit", err);
+	}
+	if (st == CX_OK)
+		for (size_t c = 0; c < d; c++) {
+			for (size_t i = 0; i < k; i++) w->w[c * k + i] = (float)xw[i * d + c];
+			w->bias[c] = (float)bias[c];
 		}
-	}
-}
-
-/* Means of features and targets, and X'Y of the centred data. */
-static void moments(const cx_session *s, const cx_events *e, size_t history, double *x_mean,
-	double *y_mean, double *xty)
-{
-	size_t n = e->n_rows, d = s->n_kin;
-	for (size_t t = 0; t < n; t++)
-		for (size_t c = 0; c < d; c++) y_mean[c] += s->kin[t * d + c] / (double)n;
-	for (size_t h = 0; h < history; h++)
-		for (size_t t = h; t < n; t++)
-			for (uint32_t i = e->start[t - h]; i < e->start[t - h + 1]; i++) {
-				size_t k = h * s->n_units + e->unit[i];
-				x_mean[k] += e->count[i] / (double)n;
-				for (size_t c = 0; c < d; c++)
-					xty[k * d + c] += e->count[i] * (s->kin[t * d + c] - y_mean[c]);
-			}
-	/* The targets are centred, so centring X as well changes nothing in X'Y. */
-}
-
-static cx_status fit(const cx_session *s, size_t n_train, cx_wiener *w, double *g, double *xty,
-	double *x_mean, double *y_mean, cx_err *err)
-{
-	size_t k = w->n_features, d = w->n_out;
-	cx_events e;
-	cx_status st = cx_events_init(&e, &s->alloc, s->spikes, n_train, s->n_units, err);
-	if (st != CX_OK) return st;
-	gram(g, &e, s->n_units, w->history);
-	moments(s, &e, w->history, x_mean, y_mean, xty);
-	cx_events_deinit(&e);
-	for (size_t i = 0; i < k; i++) {
-		for (size_t j = 0; j <= i; j++) g[i * k + j] -= (double)n_train * x_mean[i] * x_mean[j];
-		g[i * k + i] += w->ridge;
-	}
-	if ((st = cx__chol_solve(g, k, xty, d, "wiener fit", err)) != CX_OK) return st;
-	for (size_t c = 0; c < d; c++) {
-		double b = y_mean[c];
-		for (size_t i = 0; i < k; i++) {
-			b -= xty[i * d + c] * x_mean[i];
-			w->w[c * k + i] = (float)xty[i * d + c];
-		}
-		w->bias[c] = (float)b;
-	}
-	return CX_OK;
+	cx__lagged_deinit(&sums);
+	cx_free(&s->alloc, gram, bytes);
+	return st;
 }
 
 cx_status cx_wiener_fit(
 	const cx_session *s, size_t n_train, size_t history, double ridge, cx_wiener *out, cx_err *err)
 {
 	size_t k, d = s->n_kin;
-	double *g = NULL, *xty = NULL, *x_mean = NULL, *y_mean = NULL;
 	cx_status st;
 	memset(out, 0, sizeof *out);
 	if (history < 1 || history > 1000)
@@ -105,17 +56,8 @@ cx_status cx_wiener_fit(
 		.alloc = s->alloc};
 	out->w = cx_calloc(&s->alloc, d * k, sizeof *out->w);
 	out->bias = cx_calloc(&s->alloc, d, sizeof *out->bias);
-	g = cx_calloc(&s->alloc, k * k, sizeof *g);
-	xty = cx_calloc(&s->alloc, k * d, sizeof *xty);
-	x_mean = cx_calloc(&s->alloc, k, sizeof *x_mean);
-	y_mean = cx_calloc(&s->alloc, d, sizeof *y_mean);
-	st = out->w && out->bias && g && xty && x_mean && y_mean
-			 ? fit(s, n_train, out, g, xty, x_mean, y_mean, err)
-			 : CX_FAIL(err, CX_ERR_MEMORY, "wiener fit: %zu features do not fit in memory", k);
-	cx_free(&s->alloc, g, k * k * sizeof *g);
-	cx_free(&s->alloc, xty, k * d * sizeof *xty);
-	cx_free(&s->alloc, x_mean, k * sizeof *x_mean);
-	cx_free(&s->alloc, y_mean, d * sizeof *y_mean);
+	st = out->w && out->bias ? fit(s, n_train, out, err)
+							 : CX_FAIL(err, CX_ERR_MEMORY, "wiener fit: out of memory");
 	if (st != CX_OK) cx_wiener_deinit(out);
 	return st;
 }
@@ -157,4 +99,18 @@ cx_status cx_wiener_store(const cx_wiener *w, cx_store *store, cx_err *err)
 	if (st != CX_OK) return st;
 	return cx_store_weight(
 		store, "wiener.bias", CX_F32, 1, &d, w->bias, w->n_out * sizeof *w->bias, err);
+}
+
+void cx_wiener_decode(const cx_wiener *w, const cx_session *s, size_t first, size_t n, double *y)
+{
+	for (size_t i = 0; i < n; i++) {
+		double *out = y + i * w->n_out;
+		for (size_t c = 0; c < w->n_out; c++) out[c] = w->bias[c];
+		for (size_t h = 0; h < w->history && h <= first + i; h++) {
+			const uint8_t *counts = s->spikes + (first + i - h) * s->n_units;
+			for (size_t u = 0; u < s->n_units; u++)
+				for (size_t c = 0; counts[u] && c < w->n_out; c++)
+					out[c] += counts[u] * (double)w->w[c * w->n_features + h * s->n_units + u];
+		}
+	}
 }

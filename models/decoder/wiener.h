@@ -23,6 +23,9 @@ cx_status cx_wiener_fit(
 	const cx_session *s, size_t n_train, size_t history, double ridge, cx_wiener *out, cx_err *err);
 void cx_wiener_deinit(cx_wiener *w);
 
+/* Bins [first, first + n) without a graph, sums in double: y [n, n_out]. */
+void cx_wiener_decode(const cx_wiener *w, const cx_session *s, size_t first, size_t n, double *y);
+
 /* Features of bins [first, first + n) into x [n, n_features]. */
 void cx_wiener_features(const cx_session *s, size_t history, size_t first, size_t n, float *x);
 

@@ -45,13 +45,13 @@ typedef struct cx_h5_api {
 		cx_h5 *f, const char *name, uint64_t n, size_t width, char *dst, cx_err *err);
 	cx_status (*read_attr_f64)(
 		cx_h5 *f, const char *name, const char *attr, double *dst, cx_err *err);
-	/* Groups on the way to a name are made as needed. */
+	/* Groups on the way to a name are made as needed. rank 0 is a scalar (n = 1). */
 	cx_status (*write_f64)(
 		cx_h5 *f, const char *name, int rank, const uint64_t *dims, const double *src, cx_err *err);
 	cx_status (*write_i64)(cx_h5 *f, const char *name, int rank, const uint64_t *dims,
 		const int64_t *src, cx_err *err);
 	cx_status (*write_text)(
-		cx_h5 *f, const char *name, uint64_t n, const char *const *src, cx_err *err);
+		cx_h5 *f, const char *name, int rank, uint64_t n, const char *const *src, cx_err *err);
 	cx_status (*write_attr)(
 		cx_h5 *f, const char *name, const char *attr, const char *value, cx_err *err);
 } cx_h5_api;

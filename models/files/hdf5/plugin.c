@@ -326,10 +326,10 @@ static hid_t text_type(void)
 }
 
 static cx_status h5_write_text(
-	cx_h5 *f, const char *name, uint64_t n, const char *const *src, cx_err *err)
+	cx_h5 *f, const char *name, int rank, uint64_t n, const char *const *src, cx_err *err)
 {
 	hid_t type = text_type();
-	cx_status st = write_as(f, name, n == 1 ? 0 : 1, &n, type, type, src, err);
+	cx_status st = write_as(f, name, rank, &n, type, type, src, err);
 	H5Tclose(type);
 	return st;
 }
