@@ -4,7 +4,7 @@
 
 #include "tests/grad_check.h"
 
-extern const grad_row grad_map_rows[], grad_move_rows[], grad_row_rows[];
-extern const uint32_t grad_n_map_rows, grad_n_move_rows, grad_n_row_rows;
+extern const grad_row grad_map_rows[], grad_move_rows[], grad_row_rows[], grad_heavy_rows[];
+extern const uint32_t grad_n_map_rows, grad_n_move_rows, grad_n_row_rows, grad_n_heavy_rows;
 
 #endif

@@ -38,6 +38,12 @@ static void test_move(void **state)
 	differences(grad_move_rows, grad_n_move_rows);
 }
 
+static void test_heavy(void **state)
+{
+	(void)state;
+	differences(grad_heavy_rows, grad_n_heavy_rows);
+}
+
 static void narrow(const grad_row *rows, uint32_t n)
 {
 	for (uint32_t i = 0; i < n; i++) {
@@ -53,6 +59,7 @@ static void test_narrow(void **state)
 	narrow(grad_map_rows, grad_n_map_rows);
 	narrow(grad_row_rows, grad_n_row_rows);
 	narrow(grad_move_rows, grad_n_move_rows);
+	narrow(grad_heavy_rows, grad_n_heavy_rows);
 }
 
 static void test_complete(void **state)
@@ -65,7 +72,8 @@ static void test_complete(void **state)
 		n++;
 	}
 	printf("# %d ops with a gradient, %u cases, %d layouts\n", n,
-		grad_n_map_rows + grad_n_row_rows + grad_n_move_rows, (int)GRAD_LAYOUTS);
+		grad_n_map_rows + grad_n_row_rows + grad_n_move_rows + grad_n_heavy_rows,
+		(int)GRAD_LAYOUTS);
 }
 
 /* ---- devices --------------------------------------------------------------------------------- */
@@ -87,6 +95,7 @@ static void on_device(const char *backend, int n_layouts, int n_fuse)
 			grad_check_device(grad_map_rows, grad_n_map_rows, rt, devs, 2, layout, no_fuse);
 			grad_check_device(grad_row_rows, grad_n_row_rows, rt, devs, 2, layout, no_fuse);
 			grad_check_device(grad_move_rows, grad_n_move_rows, rt, devs, 2, layout, no_fuse);
+			grad_check_device(grad_heavy_rows, grad_n_heavy_rows, rt, devs, 2, layout, no_fuse);
 		}
 	cx_device_close(devs[1]);
 	cx_device_close(devs[0]);
@@ -121,8 +130,8 @@ static void test_vulkan(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_map), cmocka_unit_test(test_rows),
-		cmocka_unit_test(test_move), cmocka_unit_test(test_narrow), cmocka_unit_test(test_complete),
-		cmocka_unit_test(test_ref_planned), cmocka_unit_test(test_cpu),
-		cmocka_unit_test(test_opencl), cmocka_unit_test(test_vulkan)};
+		cmocka_unit_test(test_move), cmocka_unit_test(test_heavy), cmocka_unit_test(test_narrow),
+		cmocka_unit_test(test_complete), cmocka_unit_test(test_ref_planned),
+		cmocka_unit_test(test_cpu), cmocka_unit_test(test_opencl), cmocka_unit_test(test_vulkan)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
