@@ -45,6 +45,7 @@ static void dense(grad_case *k, cx_list q, cx_list kv, int64_t dv, cx_tensor mas
 {
 	cx_list v = kv;
 	v.v[3] = dv;
+	k->no_spread = true; /* equal keys: gradients of scores cancel */
 	grad_mix(k, cx_attention(k->g, grad_leaf(k, -1, 1, q), grad_leaf(k, -1.2, 1, kv),
 					grad_leaf(k, -1, 1.5, v), CX_NONE, CX_NONE, mask, bias, a));
 }
@@ -82,6 +83,7 @@ static void case_attention_mask(grad_case *k)
 static void ragged(
 	grad_case *k, cx_tensor q_off, cx_tensor kv_off, cx_tensor bias, const cx_attr_attention *a)
 {
+	k->no_spread = true;
 	grad_mix(
 		k, cx_attention(k->g, grad_leaf(k, -1, 1, GD(6, 2, 3)), grad_leaf(k, -1.2, 1, GD(8, 1, 3)),
 			   grad_leaf(k, -1, 1.5, GD(8, 1, 2)), q_off, kv_off, CX_NONE, bias, a));
