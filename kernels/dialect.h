@@ -175,6 +175,16 @@ typedef double cx_acc;
 #define CX_NAN cx_bits_f32(0x7fc00000u)
 #define CX_BUF(name) CX_GLOBAL cx_u8 *name
 
+/* erfc(-x / sqrt 2); what the rounding of that argument takes is put back where it counts. */
+CX_FN float cx_erfcn(float x)
+{
+	const float a = x * -0.70710678f;
+	const float rest = cx_fma(x, -1.21016175e-8f, cx_fma(x, -0.70710678f, -a));
+	const float y = CX_ERFC(a);
+	return a > 0.0f && a < 12.0f ? y - 2.0f * a * rest * y : y;
+}
+#define CX_ERFCN cx_erfcn
+
 /* Dtype of tensor j of a launch: a constant where the host builds a program for these dtypes alone,
  * which it does for launches with much work; else from the parameters. */
 #ifndef CX_DT_0

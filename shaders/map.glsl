@@ -99,7 +99,7 @@ float cx_div(float a, float b)
 #define CX_COS cx_cos
 #define CX_TANH cx_tanh
 #define CX_ERF cx_erf
-#define CX_ERFC cx_erfc
+#define CX_ERFCN cx_erfcn
 #define CX_FLOOR floor
 #define CX_CEIL ceil
 #define CX_ROUND roundEven

@@ -150,11 +150,15 @@ void cx_two_product(float a, float b, out float hi, out float lo)
 	lo = e;
 }
 
-/* 1 - erf x without cancellation: (1 + 2a) e^(a^2) erfc(a) is smooth over [0, 10]; a polynomial in
- * q = (a-4)/(a+4), fitted at Chebyshev nodes to 2e-10. a^2 is taken in two floats. */
-float cx_erfc(float x)
+/* 1 - erf x, x = -x0 / sqrt 2, without cancellation: with a = |x|, (1 + 2a) e^(a^2) erfc(a) is
+ * smooth over [0, 10]; a polynomial in q = (a-4)/(a+4), fitted at Chebyshev nodes to 2e-10. x and
+ * a^2 are taken in two floats. */
+float cx_erfcn(float x0)
 {
-	float a = min(abs(x), 10.05), hi, lo;
+	float x, rest, a, hi, lo;
+	cx_two_product(x0, -0.70710678, x, rest);
+	precise float more = rest + x0 * -1.21016175e-8;
+	a = min(abs(x), 10.05);
 	float q = (a - 4.0) / (a + 4.0);
 	precise float p = 7.87233657e-5;
 	p = p * q - 0.000379162695;
@@ -170,6 +174,7 @@ float cx_erfc(float x)
 	p = p * q - 0.139621124;
 	p = p * q + 0.232995123;
 	cx_two_product(a, a, hi, lo);
+	lo += 2.0 * x * more;
 	precise float e = cx_exp(-hi), y = (p + 1.0) / (1.0 + 2.0 * a) * (e - e * lo);
 	y = abs(x) > 10.05 ? 0.0 : y;
 	y = x < 0.0 ? 2.0 - y : y;

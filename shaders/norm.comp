@@ -53,18 +53,25 @@ void main()
 			cx_x2 += j * T_STRIDE(3, k - 1);
 			rest = q;
 		}
-	if (MODE == 0 || MODE == 3) {
-		for (uint i = me; i < n; i += 64u) cx_sum_add(s, c, cx_value(i));
-		mean = cx_pair_mean(cx_group_pair(s, c), float(cols));
+	float scale = 1.0, eps = P_F(0);
+	for (uint again = 0; again < 2; again++) {
 		s = c = 0.0;
+		if (MODE == 0 || MODE == 3) {
+			for (uint i = me; i < n; i += 64u) cx_sum_add(s, c, cx_value(i) * scale);
+			mean = cx_pair_mean(cx_group_pair(s, c), float(cols));
+			s = c = 0.0;
+		}
+		for (uint i = me; i < n; i += 64u) {
+			precise float d = cx_value(i) * scale - mean, e = d * d;
+			cx_sum_add(s, c, e);
+		}
+		s = cx_group_sum(s, c);
+		if (!cx_isnan(s) && !cx_isinf(s)) break;
+		scale = 1.32348898e-23; /* squares overflow: once more with 2^-76 x, beside which eps is nothing */
+		eps = 1.17549435e-38;
 	}
-	for (uint i = me; i < n; i += 64u) {
-		precise float d = cx_value(i) - mean, e = d * d;
-		cx_sum_add(s, c, e);
-	}
-	s = cx_group_sum(s, c);
 	if (MODE != 2) s /= float(cols);
-	float r = sqrt(s + P_F(0));
+	float r = sqrt(s + eps);
 	for (uint i = me; i < n; i += 64u) {
 		float v = cx_value(i), w = PLUS_ONE && W == 99 ? 0.0 : 1.0, b = 0.0;
 		uint at = MODE == 3 ? (cx_first + i) / P_U(1) % P_U(2) : i;
@@ -72,7 +79,7 @@ void main()
 		if (W != 99) w = cx_ld4(W, T_OFF(4) + at * T_STRIDE(4, 5));
 		if (B != 99) b = cx_ld5(B, T_OFF(5) + at * T_STRIDE(5, 5));
 		if (PLUS_ONE) w = 1.0 + w;
-		precise float z = (v - mean) / r;
+		precise float z = (v * scale - mean) / r;
 		z = z * w;
 		z = z + b;
 		cx_st0(DT, T_OFF(0) + cx_first + i, z);

@@ -40,7 +40,7 @@ CX_IN(4) CX_IN(5) CX_IN(6)
 #define CX_COS cx_cos
 #define CX_TANH cx_tanh
 #define CX_ERF cx_erf
-#define CX_ERFC cx_erfc
+#define CX_ERFCN cx_erfcn
 #define CX_FLOOR floor
 #define CX_CEIL ceil
 #define CX_ROUND roundEven

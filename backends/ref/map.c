@@ -17,7 +17,7 @@
 #define CX_COS cos
 #define CX_TANH tanh
 #define CX_ERF erf
-#define CX_ERFC erfc
+#define CX_ERFCN(x) erfc((x) * -0.70710678118654752)
 #define CX_FLOOR floor
 #define CX_CEIL ceil
 #define CX_ROUND rint
