@@ -402,8 +402,8 @@ cx_tensor cx__fuzz_scatter(cx_rgen *r, cx_op op)
 {
 	cx_attr_scatter a = {chance(r, 2), 0};
 	cx_dtype dtype = cx__rg_dtype(r, a.add ? CX_WANT_FLOAT : CX_WANT_PLAIN);
-	int64_t dim[3] = {pick_int(r, 1, 6), pick_int(r, 1, 4), pick_int(r, 1, 4)}, rows_ = dim[0],
-			n = cx__rg_dim(r);
+	int64_t dim[3] = {cx__rg_len(r, 1, 6, 65), cx__rg_len(r, 1, 4, 33), cx__rg_len(r, 1, 4, 9)},
+			rows_ = dim[0], n = cx__rg_dim(r);
 	int rank = (int)pick_int(r, 1, 3);
 	cx_tensor in[3];
 	in[0] = cx__rg_state(r, dtype, rank, dim, dtype == CX_U8 ? 0 : -4, 5);
@@ -417,7 +417,7 @@ cx_tensor cx__fuzz_scatter(cx_rgen *r, cx_op op)
 cx_tensor cx__fuzz_assign(cx_rgen *r, cx_op op)
 {
 	cx_dtype dtype = cx__rg_dtype(r, CX_WANT_PLAIN);
-	int64_t dim[2] = {cx__rg_dim(r), pick_int(r, 1, 4)};
+	int64_t dim[2] = {cx__rg_dim(r), cx__rg_len(r, 1, 4, 65)};
 	cx_tensor dst = cx__rg_state(r, dtype, 2, dim, dtype == CX_U8 ? 0 : -4, 5);
 	cx_tensor src = sized(r, (int)dtype, dtype == CX_U8 ? 0 : -4, 5, 2, dim);
 	dst = cx_node_add(r->g, op, (cx_tensor[]){dst, src}, 2, NULL);

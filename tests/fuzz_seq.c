@@ -6,6 +6,14 @@
 
 /* ---- products -------------------------------------------------------------------------------- */
 
+/* Columns of a weight: whole blocks mostly, other numbers among the edges. */
+static int64_t inner(cx_rgen *r, int64_t most)
+{
+	if (r->rg->opts.edges && chance(r, 3)) return cx__rg_size(r);
+	if (r->rg->opts.edges && chance(r, 3)) return 512;
+	return chance(r, 2) ? 256 : 32 * pick_int(r, 1, most);
+}
+
 cx_tensor cx__fuzz_matmul(cx_rgen *r, cx_op op)
 {
 	cx_attr_matmul t = {chance(r, 4), chance(r, 2), 0};
@@ -16,10 +24,10 @@ cx_tensor cx__fuzz_matmul(cx_rgen *r, cx_op op)
 	int lead;
 	w.lo_rank = 2;
 	if (chance(r, 4)) { /* a weight, read in its own format */
-		k = chance(r, 2) ? 256 : 32 * pick_int(r, 1, 3);
+		k = inner(r, 3);
 		t.trans_b = true;
 		t.trans_a = false;
-		a = sized(r, CX_WANT_FLOAT, -1, 1, DIMS(pick_int(r, 1, 5), k));
+		a = sized(r, CX_WANT_FLOAT, -1, 1, DIMS(cx__rg_len(r, 1, 5, 65), k));
 		b = cx__rg_weight(r, n, k);
 		return cx__rg_range(r, cx_node_add(r->g, op, (cx_tensor[]){a, b}, 2, &t), -0.6f * (float)k,
 			0.6f * (float)k);
@@ -38,8 +46,8 @@ cx_tensor cx__fuzz_matmul(cx_rgen *r, cx_op op)
 
 cx_tensor cx__fuzz_rope(cx_rgen *r, cx_op op)
 {
-	int64_t t = cx__rg_dim(r), heads = pick_int(r, 1, 3), hd = 2 * pick_int(r, 1, 5), n_pos = 20,
-			dim[4] = {pick_int(r, 1, 2), t, heads, hd};
+	int64_t t = cx__rg_dim(r), heads = pick_int(r, 1, 3), hd = 2 * cx__rg_len(r, 1, 5, 65),
+			n_pos = 20, dim[4] = {pick_int(r, 1, 2), t, heads, hd};
 	int lead = chance(r, 3) ? 0 : 1;
 	cx_attr_rope a = cx_attr_rope_default();
 	cx_tensor in[5] = {CX_NONE, CX_NONE, CX_NONE, CX_NONE, CX_NONE};
@@ -62,10 +70,10 @@ cx_tensor cx__fuzz_rope(cx_rgen *r, cx_op op)
 
 cx_tensor cx__fuzz_attention(cx_rgen *r, cx_op op)
 {
-	int64_t b = pick_int(r, 1, 3), t = pick_int(r, 1, 7), s = pick_int(r, 1, 8),
+	int64_t b = pick_int(r, 1, 3), t = cx__rg_len(r, 1, 7, 65), s = cx__rg_len(r, 1, 8, 129),
 			hk = pick_int(r, 1, 2);
-	int64_t h = hk * pick_int(r, 1, 2), d = pick_int(r, 1, 8),
-			dv = chance(r, 2) ? d : pick_int(r, 1, 8);
+	int64_t h = hk * pick_int(r, 1, 2), d = cx__rg_len(r, 1, 8, 129),
+			dv = chance(r, 2) ? d : cx__rg_len(r, 1, 8, 129);
 	bool dense = chance(r, 2);
 	int f = (int)cx__rg_dtype(r, CX_WANT_FLOAT);
 	cx_attr_attention a = cx_attr_attention_default();
@@ -74,7 +82,7 @@ cx_tensor cx__fuzz_attention(cx_rgen *r, cx_op op)
 			full[] = {b, h, t, s};
 	int skip = dense ? 0 : 1, rank = 4 - skip;
 	a.causal = chance(r, 2);
-	if (chance(r, 3)) a.window = pick_int(r, 1, 5);
+	if (chance(r, 3)) a.window = cx__rg_len(r, 1, 5, 33);
 	if (chance(r, 2)) a.scale = cx__rng_float(&r->rng, 0.1f, 1);
 	in[0] = sized(r, f, -2, 2, rank, q_dim + skip);
 	in[1] = sized(r, chance(r, 3) ? CX_WANT_FLOAT : f, -2, 2, rank, k_dim + skip);
@@ -92,14 +100,14 @@ cx_tensor cx__fuzz_attention(cx_rgen *r, cx_op op)
 
 cx_tensor cx__fuzz_paged(cx_rgen *r, cx_op op)
 {
-	int64_t b = pick_int(r, 1, 3), t = pick_int(r, 1, 6), hk = pick_int(r, 1, 2),
-			h = hk * pick_int(r, 1, 2), d = pick_int(r, 1, 8);
+	int64_t b = pick_int(r, 1, 3), t = cx__rg_len(r, 1, 6, 33), hk = pick_int(r, 1, 2),
+			h = hk * pick_int(r, 1, 2), d = cx__rg_len(r, 1, 8, 129);
 	cx_attr_paged a = cx_attr_paged_default();
 	int64_t n_pages = pick_int(r, 2, 5), blocks, slots, table[2];
 	int f = (int)cx__rg_dtype(r, CX_WANT_FLOAT);
 	cx_tensor in[6];
-	a.page = pick_int(r, 1, 4);
-	if (chance(r, 3)) a.window = pick_int(r, 1, 6);
+	a.page = cx__rg_len(r, 1, 4, 17);
+	if (chance(r, 3)) a.window = cx__rg_len(r, 1, 6, 33);
 	blocks = (t + a.page - 1) / a.page + pick_int(r, 0, 2);
 	slots = n_pages * a.page;
 	table[0] = b;
@@ -131,7 +139,7 @@ static int64_t sequences(cx_rgen *r, int64_t t, cx_tensor *in)
 
 cx_tensor cx__fuzz_conv1d(cx_rgen *r, cx_op op)
 {
-	int64_t t = pick_int(r, 1, 9), c = cx__rg_size(r), k = pick_int(r, 1, 5), n;
+	int64_t t = cx__rg_len(r, 1, 9, 129), c = cx__rg_size(r), k = pick_int(r, 1, 5), n;
 	cx_dtype f = cx__rg_dtype(r, CX_WANT_FLOAT);
 	cx_attr_conv1d a = {chance(r, 2), 0};
 	cx_tensor in[6], y;
@@ -147,12 +155,12 @@ cx_tensor cx__fuzz_conv1d(cx_rgen *r, cx_op op)
 
 cx_tensor cx__fuzz_delta(cx_rgen *r, cx_op op)
 {
-	int64_t t = pick_int(r, 1, 8), nk = pick_int(r, 1, 2), nv = nk * pick_int(r, 1, 2),
-			dk = pick_int(r, 1, 6), dv = pick_int(r, 1, 6), n;
+	int64_t t = cx__rg_len(r, 1, 8, 67), nk = pick_int(r, 1, 2), nv = nk * pick_int(r, 1, 2),
+			dk = cx__rg_len(r, 1, 6, 65), dv = cx__rg_len(r, 1, 6, 65), n;
 	int f = (int)cx__rg_dtype(r, CX_WANT_FLOAT);
 	cx_attr_delta a = cx_attr_delta_default();
 	cx_tensor in[8], y;
-	if (chance(r, 2)) a.chunk = pick_int(r, 1, 5);
+	if (chance(r, 2)) a.chunk = cx__rg_len(r, 1, 5, 64);
 	a.tiled = chance(r, 2);
 	in[0] = sized(r, f, -0.4f, 0.4f, DIMS(t, nk, dk));
 	in[1] = sized(r, f, -0.4f, 0.4f, DIMS(t, nk, dk));
@@ -168,7 +176,7 @@ cx_tensor cx__fuzz_delta(cx_rgen *r, cx_op op)
 
 cx_tensor cx__fuzz_scan(cx_rgen *r, cx_op op)
 {
-	int64_t b = pick_int(r, 1, 3), t = cx__rg_size(r), d = cx__rg_size(r);
+	int64_t b = pick_int(r, 1, 3), t = cx__rg_size(r), d = cx__rg_len(r, 1, 12, 8192 / t);
 	int f = (int)cx__rg_dtype(r, CX_WANT_FLOAT);
 	cx_attr_reset a = {chance(r, 2), 0};
 	cx_tensor y, in[4] = {sized(r, f, -1, 1, DIMS(b, t, d)), sized(r, f, -1, 1, DIMS(b, t, d)),
@@ -181,7 +189,7 @@ cx_tensor cx__fuzz_scan(cx_rgen *r, cx_op op)
 
 cx_tensor cx__fuzz_cscan(cx_rgen *r, cx_op op)
 {
-	int64_t b = pick_int(r, 1, 3), t = cx__rg_size(r), d = cx__rg_size(r);
+	int64_t b = pick_int(r, 1, 3), t = cx__rg_size(r), d = cx__rg_len(r, 1, 12, 8192 / t);
 	int f = (int)cx__rg_dtype(r, CX_WANT_FLOAT);
 	cx_attr_reset a = {chance(r, 2), 0};
 	cx_tensor y, in[7];
@@ -276,7 +284,7 @@ cx_tensor cx__fuzz_linear(cx_rgen *r, cx_op op)
 {
 	static const cx_op acts[] = {
 		CX_OP_input, CX_OP_silu, CX_OP_gelu, CX_OP_gelu_tanh, CX_OP_relu, CX_OP_tanh};
-	int64_t k = chance(r, 3) ? 256 : 32 * pick_int(r, 1, 2), t = pick_int(r, 1, 5), n0;
+	int64_t k = inner(r, 2), t = cx__rg_len(r, 1, 5, 33), n0;
 	cx_attr_linear a = cx_attr_linear_default();
 	cx_tensor in[12], y;
 	cx_dtype f;
@@ -307,7 +315,7 @@ cx_tensor cx__fuzz_linear(cx_rgen *r, cx_op op)
 
 cx_tensor cx__fuzz_rope_kv(cx_rgen *r, cx_op op)
 {
-	int64_t t = cx__rg_size(r), hk = pick_int(r, 1, 2), d = 2 * pick_int(r, 1, 4),
+	int64_t t = cx__rg_size(r), hk = pick_int(r, 1, 2), d = 2 * cx__rg_len(r, 1, 4, 33),
 			slots = t + pick_int(r, 0, 4);
 	cx_dtype f = cx__rg_dtype(r, CX_WANT_FLOAT),
 			 c = chance(r, 2) ? f : cx__rg_dtype(r, CX_WANT_FLOAT);

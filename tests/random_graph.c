@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_ELEMS = 1024, TRIES = 6 };
+enum { MAX_ELEMS = 1024, MAX_EDGE_ELEMS = 1 << 14, TRIES = 6 };
 
 cx_want cx__want(int dtype, float lo, float hi)
 {
@@ -28,12 +28,23 @@ bool cx__rg_chance(cx_rgen *r, int64_t n)
 int64_t cx__rg_size(cx_rgen *r)
 {
 	static const uint8_t sizes[] = {1, 1, 2, 2, 3, 3, 4, 5, 5, 7, 8, 11, 12};
+	if (r->rg->opts.edges) return cx__rg_len(r, 1, 1, 257);
 	return sizes[cx__rng_int(&r->rng, 0, sizeof sizes - 1)];
+}
+
+int64_t cx__rg_len(cx_rgen *r, int64_t lo, int64_t hi, int64_t most)
+{
+	static const uint16_t edges[] = {1, 1, 2, 3, 4, 5, 7, 8, 13, 15, 16, 17, 31, 32, 33, 37, 61, 63,
+		64, 65, 67, 97, 127, 128, 129, 131, 255, 256, 257};
+	int n = (int)(sizeof edges / sizeof edges[0]);
+	if (!r->rg->opts.edges) return cx__rng_int(&r->rng, lo, hi);
+	while (n > 1 && edges[n - 1] > most) n--;
+	return edges[cx__rng_int(&r->rng, 0, n - 1)];
 }
 
 int64_t cx__rg_dim(cx_rgen *r)
 {
-	return r->rg->opts.zeros && cx__rg_chance(r, 24) ? 0 : cx__rg_size(r);
+	return r->rg->opts.zeros && cx__rg_chance(r, r->single ? 5 : 24) ? 0 : cx__rg_size(r);
 }
 
 cx_dtype cx__rg_dtype(cx_rgen *r, int want)
@@ -170,6 +181,68 @@ static void store(cx_dtype dtype, void *buf, int64_t i, double x)
 	}
 }
 
+/* How the values of one leaf are changed. */
+typedef struct shaping {
+	int data;
+	int64_t one_in; /* elements that are changed */
+	double by;
+	bool only_inf;
+} shaping;
+
+/* Leaves before id, at most 31. */
+static uint32_t leaf_number(const cx_random_graph *rg, uint32_t id)
+{
+	uint32_t n = 0;
+	for (uint32_t i = 0; i < id && n < 31; i++)
+		n += cx__ops[rg->g->nodes[i].op].kind == CX_KIND_LEAF;
+	return n;
+}
+
+/* Some leaves of a case stay as they are, so that the others are seen beside them. */
+static shaping shape_of(const cx_random_graph *rg, cx_dtype t, uint32_t id, cx_rng *rng)
+{
+	shaping s = {rg->opts.data, 1, 1, false};
+	int64_t turn;
+	if (s.data == CX_DATA_TAME) return s;
+	turn = cx__rng_int(rng, 0, 7);
+	switch (s.data) {
+	case CX_DATA_SPECIAL:
+		s.one_in = (int64_t[]){0, 0, 0, 4, 16, 16, 64, 64}[turn];
+		s.only_inf = cx__rng_one_in(rng, 2);
+		break;
+	case CX_DATA_TINY:
+		s.one_in = (int64_t[]){0, 0, 1, 1, 1, 1, 2, 2}[turn];
+		s.by = t == CX_F16    ? ldexp(1, -(int)cx__rng_int(rng, 14, 22))
+			   : t == CX_BF16 ? ldexp(1, -(int)cx__rng_int(rng, 124, 131))
+							  : ldexp(1, -(int)cx__rng_int(rng, 124, 146));
+		break;
+	default:
+		s.one_in = rg->opts.large_leaves >> leaf_number(rg, id) & 1;
+		if (turn == 0 && rg->opts.large_leaves == UINT32_MAX) s.one_in = 0;
+		s.by = t == CX_F16 && rg->opts.large > 7e3f ? 7e3 : (double)rg->opts.large;
+		break;
+	}
+	if (s.one_in == 0) s.data = CX_DATA_TAME;
+	return s;
+}
+
+static double shape_value(const shaping *s, cx_rng *rng, double x)
+{
+	if (s->data == CX_DATA_TAME || !cx__rng_one_in(rng, s->one_in)) return x;
+	if (s->data == CX_DATA_SPECIAL)
+		return (double[]){(double)INFINITY, (double)-INFINITY, (double)NAN,
+			-0.0}[cx__rng_int(rng, 0, s->only_inf ? 1 : 3)];
+	return x * s->by;
+}
+
+/* The whole range of an integer dtype; of i64 what a product of two does not leave. */
+static double large_int(cx_rng *rng, cx_dtype t)
+{
+	if (t == CX_U8) return (double)cx__rng_int(rng, 0, 255);
+	if (t == CX_I8) return (double)cx__rng_int(rng, -128, 127);
+	return (double)cx__rng_int(rng, INT32_MIN, INT32_MAX);
+}
+
 static cx_status fill_blocks(
 	const cx_random_graph *rg, const cx_desc *d, cx_rng *rng, void *buf, cx_err *err)
 {
@@ -177,20 +250,26 @@ static cx_status fill_blocks(
 	float *x = cx_malloc(&rg->alloc, (size_t)n * sizeof *x + 1);
 	if (!x) return CX_FAIL(err, CX_ERR_MEMORY, "random graph: out of memory");
 	for (int64_t i = 0; i < n; i++) x[i] = cx__rng_float(rng, -0.5f, 0.5f);
+	if (rg->opts.data == CX_DATA_TINY)
+		for (int64_t i = 0; i < n; i++) x[i] *= 0x1p-16f; /* scales are denormals of f16 */
+	if (rg->opts.data == CX_DATA_LARGE)
+		for (int64_t i = 0; i < n; i++) x[i] *= fminf(64, rg->opts.large);
 	if (d->dtype == CX_I8C) cx_quant_i8c(x, d->dim[0], d->dim[1], buf);
 	else CX_ASSERT(cx_dequant_row(CX_F32, x, x, n) && cx_quant_row(d->dtype, x, buf, n));
 	cx_free(&rg->alloc, x, (size_t)n * sizeof *x + 1);
 	return CX_OK;
 }
 
-static cx_status fill_data(
-	const cx_random_graph *rg, const cx_desc *d, cx_fill f, cx_rng rng, void *buf, cx_err *err)
+static cx_status fill_data(const cx_random_graph *rg, uint32_t id, const cx_desc *d, cx_fill f,
+	cx_rng rng, void *buf, cx_err *err)
 {
 	cx_dtype_class cls = cx_dtype_get(d->dtype)->cls;
 	int64_t n = cx__desc_elems(d);
 	bool special = rg->opts.specials && cx__rng_one_in(&rng, 2);
 	int64_t turn = cx__rng_int(&rng, 0, 6);
+	shaping shape;
 	if (cls == CX_CLASS_BLOCK) return fill_blocks(rg, d, &rng, buf, err);
+	shape = shape_of(rg, d->dtype, id, &rng);
 	for (int64_t i = 0; i < n; i++) {
 		double x = 0;
 		switch (f.rule) {
@@ -201,6 +280,9 @@ static cx_status fill_data(
 			if (special && cls == CX_CLASS_FLOAT && cx__rng_one_in(&rng, 16))
 				x = (double[]){(double)NAN, (double)INFINITY, (double)-INFINITY,
 					-0.0}[cx__rng_int(&rng, 0, 3)];
+			if (cls == CX_CLASS_FLOAT) x = shape_value(&shape, &rng, x);
+			if (cls == CX_CLASS_INT && rg->opts.data == CX_DATA_LARGE && rg->opts.large_ints)
+				x = large_int(&rng, d->dtype);
 			break;
 		case CX_FILL_INDEX:
 			x = f.n > 0 ? (double)cx__rng_int(&rng, 0, f.n - 1) : -1;
@@ -238,8 +320,8 @@ cx_status cx__random_fill(const cx_random_graph *rg, uint32_t id, void *buf, uin
 		memcpy(buf, n->data, bytes);
 		return CX_OK;
 	}
-	return fill_data(
-		rg, &n->desc, rg->v[id].fill, cx__rng_make(rg->opts.seed, id + 1000), buf, NULL);
+	return fill_data(rg, id, &n->desc, rg->v[id].fill,
+		cx__rng_make(rg->opts.seed + rg->opts.data_seed, id + 1000), buf, NULL);
 }
 
 cx_tensor cx__rg_leaf(
@@ -258,7 +340,7 @@ cx_tensor cx__rg_leaf(
 	if (kind == CX_OP_const) {
 		cx_dtype_bytes(dtype, rank, dim, &bytes);
 		data = cx_calloc(&r->rg->alloc, bytes + 1, 1);
-		if (!data || fill_data(r->rg, &d, fill, rng, data, &err)) r->failed = true;
+		if (!data || fill_data(r->rg, r->g->n_nodes, &d, fill, rng, data, &err)) r->failed = true;
 		else t = cx_const(r->g, dtype, rank, dim, data);
 		cx_free(&r->rg->alloc, data, bytes + 1);
 	} else if (kind == CX_OP_weight) {
@@ -441,7 +523,9 @@ cx_tensor cx__rg_get(cx_rgen *r, const cx_want *w)
 		dim[i] = w->rank >= 0 && w->dim[i] >= 0 ? w->dim[i]
 				 : w->nonempty                  ? cx__rg_size(r)
 												: cx__rg_dim(r);
-		if ((w->rank < 0 || w->dim[i] < 0) && n * dim[i] > MAX_ELEMS / 2) dim[i] = 1;
+		if ((w->rank < 0 || w->dim[i] < 0) &&
+			n * dim[i] > (r->rg->opts.edges ? MAX_EDGE_ELEMS : MAX_ELEMS / 2))
+			dim[i] = 1;
 		n *= dim[i];
 	}
 	dtype = cx__rg_dtype(r, w->dtype);

@@ -13,6 +13,14 @@
 
 enum { CX_LAYOUT_ANY, CX_LAYOUT_DENSE, CX_LAYOUT_STRIDED, CX_LAYOUT_BROADCAST };
 
+/* What float leaves of cx__random_case hold; see shape_value() of random_graph.c. */
+enum {
+	CX_DATA_TAME,    /* the range in which the op is well conditioned */
+	CX_DATA_SPECIAL, /* a few NaN, infinities of either sign, -0 among them */
+	CX_DATA_TINY,    /* denormals, alone and among others */
+	CX_DATA_LARGE    /* times opts.large; ints over their whole range with opts.large_ints */
+};
+
 typedef struct cx_random_opts {
 	uint64_t seed;
 	uint32_t
@@ -20,12 +28,18 @@ typedef struct cx_random_opts {
 	const bool *ops; /* [CX_OP_COUNT] ops to take; NULL: all that models may use */
 	bool fused;      /* with ops == NULL: also what only the planner makes */
 	bool no_states, no_views, no_patterns;
-	bool f32_only;        /* floats are f32 */
-	cx_dtype float_dtype; /* cx__random_case: CX_F16, CX_BF16: the main float type; CX_F32 (0): as
+	bool f32_only;         /* floats are f32 */
+	cx_dtype float_dtype;  /* cx__random_case: CX_F16, CX_BF16: the main float type; CX_F32 (0): as
 							 f32_only says */
-	int layout;           /* cx__random_case: layout of operands */
-	bool zeros;           /* dims of 0 now and then, where legal */
-	bool specials;        /* some NaN, infinities and -0 in float leaves */
+	int layout;            /* cx__random_case: layout of operands */
+	bool zeros;            /* dims of 0 now and then, where legal */
+	bool specials;         /* some NaN, infinities and -0 in float leaves */
+	bool edges;            /* cx__random_case: sizes 1, primes and one off a tile, up to 257 */
+	int data;              /* CX_DATA_* */
+	float large;           /* CX_DATA_LARGE: what values are multiplied with */
+	uint32_t large_leaves; /* ... in which leaves, a bit each in the order of creation */
+	bool large_ints;
+	uint64_t data_seed; /* other data for the same graph */
 	bool smooth; /* discrete ops (argmax, floor, compare, casts to int) read only exact values, so
 				  * that small errors stay small and backends can be compared end to end */
 } cx_random_opts;
@@ -102,6 +116,8 @@ cx_tensor cx__rg_get(cx_rgen *r, const cx_want *w);
 
 int64_t cx__rg_dim(cx_rgen *r);  /* 1..12, now and then 0 with opts.zeros */
 int64_t cx__rg_size(cx_rgen *r); /* never 0 */
+/* lo..hi; with opts.edges an edge size, at most `most`. */
+int64_t cx__rg_len(cx_rgen *r, int64_t lo, int64_t hi, int64_t most);
 cx_dtype cx__rg_dtype(cx_rgen *r, int want);
 cx_tensor cx__rg_leaf(
 	cx_rgen *r, cx_op kind, cx_dtype dtype, int rank, const int64_t *dim, cx_fill fill);
