@@ -307,7 +307,7 @@ static cx_status show(run_state *r, int32_t id, cx_err *err)
 	} else {
 		r->text.n = 0;
 		if (cx_detok_push(&r->detok, id, &r->text, err) != CX_OK) return err->code;
-		fwrite(r->text.v, 1, r->text.n, stdout);
+		if (r->text.n) fwrite(r->text.v, 1, r->text.n, stdout);
 	}
 	fflush(stdout);
 	return CX_OK;
