@@ -19,6 +19,7 @@ static const char usage[] =
 	"usage: cortex decoder demo [--data DIR|SPIKES.npy,KINEMATICS.npy] [--out DIR] [OPTIONS]\n"
 	"       cortex decoder eval --spikes F.npy --kinematics F.npy [--method wiener|kalman] "
 	"[OPTIONS]\n"
+	"       cortex decoder info --model xs|s|m|nano|FILE [OPTIONS]   (see its --help)\n"
 	"       cortex decoder simulate --out DIR [--seed N] [--units N] [--seconds S] [--bin S]\n"
 	"\n"
 	"demo      fits on the first part of a recording (simulated if there is no --data), decodes "
@@ -254,6 +255,7 @@ int cx__cmd_decoder(int argc, char **argv)
 	cx_status st;
 	int opt;
 	if (!strcmp(what, "--help") || !strcmp(what, "-h")) return fputs(usage, stdout) < 0;
+	if (!strcmp(what, "info")) return cx__decoder_info(argc - 1, argv + 1);
 	optind = 2;
 	while (argc > 1 && (opt = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
 		if (opt == OPT_HELP) return fputs(usage, stdout) < 0;
@@ -264,6 +266,6 @@ int cx__cmd_decoder(int argc, char **argv)
 	if (!strcmp(what, "simulate")) st = cmd_simulate(&a, &err);
 	else if (!strcmp(what, "eval")) st = cmd_eval(&a, false, &err);
 	else if (!strcmp(what, "demo")) st = cmd_eval(&a, true, &err);
-	else return cx__cmd_usage("decoder", "'%.40s' is none of demo, eval, simulate", what);
+	else return cx__cmd_usage("decoder", "'%.40s' is none of demo, eval, info, simulate", what);
 	return st == CX_OK ? 0 : cx__cmd_fail("decoder", &err);
 }

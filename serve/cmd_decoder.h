@@ -18,6 +18,8 @@ typedef struct decoder_args {
 
 /* Fits, decodes the test part, prints R2, plan and latency; draws a->out/decoded.svg if asked. */
 cx_status cx__decoder_eval(const decoder_args *a, const cx_session *s, bool draw, cx_err *err);
+/* `cortex decoder info`, with options of its own; argv[0] is "info". Gives the exit code. */
+int cx__decoder_info(int argc, char **argv);
 /* Progress callback: `what` is a label. Draws only on a terminal. */
 void cx__progress(void *what, double done);
 
