@@ -5,8 +5,8 @@
  * dtype at this shape] Each row is checked against a double product of the dequantised weights (on
  * a sample of outputs), then timed. Rows with few tokens go through several matrices in turn,
  * together larger than the last cache; a matrix below 4 MiB stays in it, which shows what the
- * arithmetic alone can do. %peak: of the read bandwidth for up to 4 tokens, else of the f32 FMA
- * rate. err_max: largest |error| / sum |a w|. */
+ * arithmetic alone can do. %peak: of the read bandwidth for up to 4 tokens, else of the rate
+ * of the instruction that fits: f32 FMA, for bf16*bf16 pairs of bf16, for i8c*int8 bytes. err_max: largest |error| / sum |a w|. */
 #include "backends/cpu/gemm.h"
 #include "bench/ceil.h"
 
@@ -17,14 +17,49 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/* a is f32; bf16 where w is BF16 and `narrow`; rounded to int8 where w is I8C and `narrow`. */
 typedef struct {
 	cx_dtype dtype;
 	int64_t m, n, k;
+	bool narrow;
 } shape;
 static const shape shapes[] = {
 	{CX_F32, 512, 4096, 14336},
 	{CX_F32, 512, 14336, 4096},
 	{CX_F32, 1024, 1024, 1024},
+	{CX_F32, 128, 256, 256},
+	{CX_F32, 128, 768, 256},
+	{CX_F32, 128, 1024, 256},
+	{CX_F32, 128, 256, 1024},
+	{CX_F32, 256, 512, 512},
+	{CX_F32, 256, 1536, 512},
+	{CX_F32, 256, 2048, 512},
+	{CX_F32, 256, 512, 2048},
+	{CX_F32, 1024, 1024, 256},
+	{CX_F32, 8192, 2048, 512},
+	{CX_F32, 8192, 768, 3072},
+	{CX_BF16, 128, 256, 256, true},
+	{CX_BF16, 128, 1024, 256, true},
+	{CX_BF16, 128, 256, 1024, true},
+	{CX_BF16, 256, 1536, 512, true},
+	{CX_BF16, 256, 2048, 512, true},
+	{CX_BF16, 256, 512, 2048, true},
+	{CX_BF16, 1024, 1024, 1024, true},
+	{CX_BF16, 8192, 2048, 512, true},
+	{CX_BF16, 8192, 768, 3072, true},
+	{CX_BF16, 1, 14336, 4096, true},
+	{CX_BF16, 8, 4096, 4096, true},
+	{CX_I8C, 128, 256, 256, true},
+	{CX_I8C, 128, 1024, 256, true},
+	{CX_I8C, 128, 256, 1024, true},
+	{CX_I8C, 256, 1536, 512, true},
+	{CX_I8C, 256, 2048, 512, true},
+	{CX_I8C, 256, 512, 2048, true},
+	{CX_I8C, 1024, 1024, 1024, true},
+	{CX_I8C, 8192, 2048, 512, true},
+	{CX_I8C, 8192, 768, 3072, true},
+	{CX_I8C, 1, 14336, 4096, true},
+	{CX_I8C, 8, 4096, 4096, true},
 	{CX_F32, 64, 4096, 4096},
 	{CX_F32, 16, 4096, 4096},
 	{CX_F32, 8, 4096, 4096},
@@ -69,6 +104,7 @@ typedef struct {
 	cx_cpu_linear l;
 	void *scratch;
 	cx_pool *pool;
+	const float *a; /* what the product stands for: rows as rounded */
 } job;
 
 static void run(void *ctx, uint32_t thread, uint32_t n)
@@ -127,7 +163,7 @@ static double check(const job *j, const shape *s)
 	if (!row) exit(1);
 	for (int i = 0; i < 64; i++) {
 		int64_t n = (i * 2654435761u) % (uint64_t)s->n, m = (i * 40503u) % (uint64_t)s->m;
-		const float *a = (const float *)j->l.a + m * s->k;
+		const float *a = j->a + m * s->k;
 		double want = 0.0, size = 0.0, e;
 		if (s->dtype == CX_I8C) cx_dequant_i8c_row(w->w, s->n, s->k, n, row);
 		else cx_dequant_row(s->dtype, (const uint8_t *)w->w + n * w->row_bytes, row, s->k);
@@ -140,6 +176,20 @@ static double check(const job *j, const shape *s)
 	}
 	free(row);
 	return worst;
+}
+
+/* a in the form that the row asks for. */
+static void narrow(job *j, const shape *s, float *a)
+{
+	uint16_t *half = s->dtype == CX_BF16 ? big((size_t)(s->m * s->k) * sizeof *half) : NULL;
+	if (!half) j->l.act_scale = 1.0f / 127.0f;
+	for (int64_t i = 0; i < s->m * s->k; i++) {
+		if (half) a[i] = cx_bf16_to_f32(half[i] = cx_f32_to_bf16(a[i]));
+		else a[i] = rintf(a[i] * (1.0f / j->l.act_scale)) * j->l.act_scale;
+	}
+	if (!half) return;
+	j->l.a_dtype = CX_BF16;
+	j->l.a = half;
 }
 
 static void bench(
@@ -155,6 +205,7 @@ static void bench(
 	double t[200], err, moved, macs, med, rate;
 	job j = {.isa = isa,
 		.pool = pool,
+		.a = a,
 		.l = {.m = s->m,
 			.k = s->k,
 			.a_dtype = CX_F32,
@@ -162,10 +213,12 @@ static void bench(
 			.a_stride = s->k,
 			.a_k_stride = 1,
 			.n_w = 1}};
-	int n = s->m > 64 ? repeats : repeats * 4 < 200 ? repeats * 4 : 200;
+	double work = (double)s->m * (double)s->n * (double)s->k, peak = top->fma_gflops;
+	int n = work > 2e9 ? repeats : repeats * 10 < 200 ? repeats * 10 : 200;
 	fill(s->dtype, w, s->n, s->k, row_bytes);
 	for (int i = 1; i < copies; i++) memcpy(w + (size_t)i * step, w, bytes);
 	for (int64_t i = 0; i < s->m * s->k; i++) a[i] = noise();
+	if (s->narrow) narrow(&j, s, a);
 	j.l.w[0] = (cx_cpu_weight){.dtype = s->dtype,
 		.w = w,
 		.n = s->n,
@@ -176,7 +229,7 @@ static void bench(
 		.y = y,
 		.y_dtype = CX_F32,
 		.y_stride = s->n};
-	j.scratch = big(cx__cpu_linear_scratch(&j.l, cx__pool_size(pool)));
+	j.scratch = big(cx__cpu_linear_scratch(isa, &j.l, cx__pool_size(pool)));
 	cx__pool_run(pool, 0, run, &j);
 	err = check(&j, s);
 	for (int i = 0; i < n; i++) {
@@ -189,15 +242,18 @@ static void bench(
 	}
 	cx__cpu_linear_cost(&j.l, &moved, &macs);
 	med = cx__quantile(t, n, 0.5);
-	rate =
-		s->m <= 4 ? moved / med * 1e-3 / top->read_gbs : 2.0 * macs / med * 1e-3 / top->fma_gflops;
-	printf("linear\t%ldx%ldx%ld\t%s\tcpu/%s\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1e\n",
-		(long)s->m, (long)s->n, (long)s->k, d->name, isa->name, med, cx__quantile(t, n, 0.1),
-		cx__quantile(t, n, 0.9), moved / med * 1e-3, 2.0 * macs / med * 1e-3, 100.0 * rate, err);
+	if (s->narrow) peak = s->dtype == CX_BF16 ? top->bf16_gflops : top->dot8_gops;
+	rate = s->m <= 4 ? moved / med * 1e-3 / top->read_gbs : 2.0 * macs / med * 1e-3 / peak;
+	printf("linear\t%ldx%ldx%ld\t%s%s\tcpu/%s\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1e\n",
+		(long)s->m, (long)s->n, (long)s->k, d->name,
+		s->narrow ? s->dtype == CX_BF16 ? "*bf16" : "*int8" : "", isa->name, med,
+		cx__quantile(t, n, 0.1), cx__quantile(t, n, 0.9), moved / med * 1e-3,
+		2.0 * macs / med * 1e-3, 100.0 * rate, err);
 	fflush(stdout);
 	free(w);
 	free(a);
 	free(y);
+	if (j.l.a != a) free((void *)(uintptr_t)j.l.a);
 	free(j.scratch);
 }
 
@@ -214,8 +270,10 @@ static void print_head(cx_pool *pool, const cx_ceilings *top)
 #ifdef CX_COMMIT
 	printf("# commit %s\n", CX_COMMIT);
 #endif
-	printf("# ceilings: fma %.0f GFLOP/s, dot16 %.0f GOP/s, read %.1f GB/s, copy %.1f GB/s\n",
-		top->fma_gflops, top->dot16_gops, top->read_gbs, top->copy_gbs);
+	printf("# ceilings: fma %.0f GFLOP/s, bf16 %.0f GFLOP/s, dot16 %.0f GOP/s, dot8 %.0f GOP/s, "
+		   "read %.1f GB/s, copy %.1f GB/s\n",
+		top->fma_gflops, top->bf16_gflops, top->dot16_gops, top->dot8_gops, top->read_gbs,
+		top->copy_gbs);
 	printf(
 		"op\tshape\tdtype\tbackend\tmedian_us\tp10_us\tp90_us\tGB/s\tGFLOP/s\t%%peak\terr_max\n");
 }

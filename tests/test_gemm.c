@@ -4,7 +4,9 @@
  * Covered: error against a double product of the dequantised weights; the same bits from every
  * instruction set, number of rows (row m of 64 equals a run of its own), number of threads and
  * blocking (k beyond KB, n beyond NB, m beyond MB); strided and transposed operands, f16 and bf16
- * in and out; bias, activation, gate, residual, computed rows; NaN and infinity; empty sizes. */
+ * in and out; bias, activation, gate, residual, computed rows; NaN and infinity; empty sizes; bf16
+ * times bf16 (the same bits for a row however many there are), int8 activations (exactly the
+ * formula of isa.h with every instruction set). */
 #include "backends/cpu/gemm.h"
 
 #include <math.h>
@@ -107,7 +109,7 @@ static void job_run(void *ctx, uint32_t thread, uint32_t n)
 }
 static void linear(const cx_cpu_isa *isa, const cx_cpu_linear *l, uint32_t n_threads)
 {
-	size_t bytes = cx__cpu_linear_scratch(l, n_threads);
+	size_t bytes = cx__cpu_linear_scratch(isa, l, n_threads);
 	job j = {.isa = isa, .l = l, .scratch = xcalloc(bytes, 1)};
 	if (n_threads > 1) {
 		assert_int_equal(cx__pool_create(NULL, n_threads, false, &j.pool, NULL), CX_OK);
@@ -266,6 +268,116 @@ static void test_random_bytes(void **state)
 	}
 }
 
+/* ---- bf16 times bf16, int8 activations ---- */
+
+/* Rows of m_max, in runs of some of them, have the same bits; want [m_max, n] within bar. */
+static void check_rows(const cx_cpu_isa *isa, cx_cpu_linear l, const matrix *w, int64_t m_max,
+	const double *want, double bar, const char *what)
+{
+	static const int64_t ms[] = {1, 2, 3, 7, 16, 17, 64, 1030};
+	float *first = xcalloc((size_t)(m_max * w->n), sizeof *first),
+		  *y = xcalloc((size_t)(m_max * w->n), sizeof *y);
+	const uint8_t *a = l.a;
+	size_t row = (size_t)l.a_stride * (l.a_dtype == CX_F32 ? 4 : 2);
+	l.n_w = 1;
+	l.m = m_max;
+	l.w[0] = weight_of(w, first);
+	linear(isa, &l, 1);
+	for (int64_t r = 0; r < m_max; r++)
+		assert_true(nmse(first + r * w->n, want + r * w->n, w->n) <= bar);
+	for (size_t i = 0; i < sizeof ms / sizeof *ms; i++)
+		for (uint32_t threads = 1; threads <= 3 && ms[i] <= m_max; threads += 2) {
+			int64_t m0 = m_max - ms[i];
+			l.m = ms[i];
+			l.a = a + (size_t)m0 * row;
+			l.w[0].y = y;
+			memset(y, 0xff, (size_t)(ms[i] * w->n) * sizeof *y);
+			linear(isa, &l, threads);
+			assert_bits(y, first + m0 * w->n, ms[i] * w->n, what);
+		}
+	free(first);
+	free(y);
+}
+
+static const struct {
+	int64_t m, n, k;
+} narrow_shapes[] = {{64, 37, 77}, {17, 50, 1}, {20, 101, 2300}, {1030, 7, 65}, {64, 96, 256}};
+
+static void test_bf16_rows(void **state)
+{
+	(void)state;
+	for (size_t c = 0; c < sizeof narrow_shapes / sizeof *narrow_shapes; c++) {
+		int64_t m = narrow_shapes[c].m, n = narrow_shapes[c].n, k = narrow_shapes[c].k;
+		matrix a = matrix_make(CX_BF16, m, k), w = matrix_make(CX_BF16, n, k);
+		double *want = xcalloc((size_t)(m * n), sizeof *want);
+		for (int64_t i = 0; i < m * n; i++)
+			for (int64_t e = 0; e < k; e++)
+				want[i] += (double)a.f32[i / n * k + e] * w.f32[i % n * k + e];
+		for (int s = 0; s < 3; s++) {
+			const cx_cpu_isa *isa = cx__cpu_isa_named(isa_names[s]);
+			cx_cpu_linear l = {
+				.k = k, .a_dtype = CX_BF16, .a = a.data, .a_stride = k, .a_k_stride = 1};
+			if (isa) check_rows(isa, l, &w, m, want, 1e-12, "bf16 times bf16");
+		}
+		free(want);
+		matrix_free(&a);
+		matrix_free(&w);
+	}
+}
+
+/* (float)sum * (s * scale[n]), by hand. */
+static void int8_product(const float *a, const matrix *w, int64_t m, float s, double *want)
+{
+	for (int64_t i = 0; i < m * w->n; i++) {
+		int32_t sum = 0;
+		for (int64_t e = 0; e < w->k; e++) {
+			float q = rintf(a[i / w->n * w->k + e] * (1.0f / s));
+			sum += (int32_t)(q > 127    ? 127
+							 : q < -127 ? -127
+										: q) *
+				   ((const int8_t *)w->data)[i % w->n * w->k + e];
+		}
+		want[i] = (float)sum * (s * cx_i8c_scale(w->data, w->n, w->k, i % w->n));
+	}
+}
+
+/* Exact whatever the instruction set; a NaN spoils its row and no other. */
+static void test_int8_rows(void **state)
+{
+	const float s = 0.02f;
+	(void)state;
+	for (size_t c = 0; c < sizeof narrow_shapes / sizeof *narrow_shapes; c++) {
+		int64_t m = narrow_shapes[c].m, n = narrow_shapes[c].n, k = narrow_shapes[c].k;
+		matrix w = matrix_make(CX_I8C, n, k);
+		float *a = xcalloc((size_t)(m * k), sizeof *a), *y = xcalloc((size_t)(2 * n), sizeof *y);
+		double *want = xcalloc((size_t)(m * n), sizeof *want);
+		for (int64_t i = 0; i < m * k; i++) a[i] = normal(); /* beyond 127 * s now and then */
+		if (k > 70) a[5] = INFINITY;
+		if (k > 70) a[6] = -INFINITY;
+		a[0] = 2.5f * s; /* halfway, or next to it: as rint */
+		int8_product(a, &w, m, s, want);
+		for (int t = 0; t < 3; t++) {
+			const cx_cpu_isa *isa = cx__cpu_isa_named(isa_names[t]);
+			float keep = a[k];
+			cx_cpu_linear l = {
+				.k = k, .a_dtype = CX_F32, .a = a, .a_stride = k, .a_k_stride = 1, .act_scale = s};
+			if (!isa) continue;
+			check_rows(isa, l, &w, m, want, 0.0, "int8 activations");
+			l.m = 2;
+			l.n_w = 1;
+			l.w[0] = weight_of(&w, y);
+			a[k] = NAN;
+			linear(isa, &l, 1);
+			for (int64_t j = 0; j < n; j++) assert_true((double)y[j] == want[j] && isnan(y[n + j]));
+			a[k] = keep;
+		}
+		free(a);
+		free(y);
+		free(want);
+		matrix_free(&w);
+	}
+}
+
 /* ---- operands and ends of the product ---- */
 
 static void test_layouts(void **state)
@@ -298,7 +410,11 @@ static void test_layouts(void **state)
 					.a_k_stride = 1,
 					.n_w = 1};
 				l.w[0] = weight_of(&b, want);
-				linear(isa, &l, 1); /* widened by hand */
+				if (t == CX_BF16 && isa->bf16_dot) { /* a sum of its own: the plain layout's */
+					l.a_dtype = t;
+					l.a = a.data;
+				}
+				linear(isa, &l, 1); /* else widened by hand */
 				l.a_dtype = t;
 				l.a = trans & 1 ? at.data : a.data;
 				l.a_stride = trans & 1 ? 1 : K;
@@ -517,6 +633,8 @@ int main(void)
 		cmocka_unit_test(test_formats),
 		cmocka_unit_test(test_blocking),
 		cmocka_unit_test(test_random_bytes),
+		cmocka_unit_test(test_bf16_rows),
+		cmocka_unit_test(test_int8_rows),
 		cmocka_unit_test(test_layouts),
 		cmocka_unit_test(test_ends),
 		cmocka_unit_test(test_not_finite),

@@ -20,12 +20,15 @@ static double now_us(void)
 	return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
 }
 
+typedef enum kind { KIND_FMA, KIND_BF16, KIND_DOT16, KIND_DOT8 } kind;
+
 /* What a thread computes, written where the compiler cannot see that nobody reads it. */
 typedef struct {
 	double flop;
 	char *buf;
 	size_t bytes;
 	int level;
+	kind kind;
 	volatile float sink[CX_POOL_MAX];
 } job;
 
@@ -72,6 +75,35 @@ __attribute__((target("avx512f,avx512vnni"))) static double dot_avx512(volatile 
 	*sink = (float)_mm_cvtsi128_si32(_mm512_castsi512_si128(s));
 	return 2.0 * 32 * 12 * ROUNDS;
 }
+__attribute__((target("avx512f,avx512vnni"))) static double dot8_avx512(volatile float *sink)
+{
+	__m512i a[12], x = _mm512_set1_epi8(3), y = _mm512_set1_epi8(5), s;
+	for (int i = 0; i < 12; i++) a[i] = _mm512_set1_epi32(i);
+	for (int r = 0; r < ROUNDS; r++) {
+#pragma GCC unroll 12
+		for (int i = 0; i < 12; i++) a[i] = _mm512_dpbusd_epi32(a[i], x, y);
+		__asm__ volatile("" : "+v"(x), "+v"(y));
+	}
+	s = a[0];
+	for (int i = 1; i < 12; i++) s = _mm512_add_epi32(s, a[i]);
+	*sink = (float)_mm_cvtsi128_si32(_mm512_castsi512_si128(s));
+	return 2.0 * 64 * 12 * ROUNDS;
+}
+__attribute__((target("avx512f,avx512bf16"))) static double bf16_avx512(volatile float *sink)
+{
+	__m512 a[12], s;
+	__m512i x = _mm512_set1_epi16(0x3f70), y = _mm512_set1_epi16(0x3a00);
+	for (int i = 0; i < 12; i++) a[i] = _mm512_set1_ps((float)i);
+	for (int r = 0; r < ROUNDS; r++) {
+#pragma GCC unroll 12
+		for (int i = 0; i < 12; i++) a[i] = _mm512_dpbf16_ps(a[i], (__m512bh)x, (__m512bh)y);
+		__asm__ volatile("" : "+v"(x), "+v"(y));
+	}
+	s = a[0];
+	for (int i = 1; i < 12; i++) s = _mm512_add_ps(s, a[i]);
+	*sink = _mm512_cvtss_f32(s);
+	return 2.0 * 32 * 12 * ROUNDS;
+}
 __attribute__((target("avx2"))) static double dot_avx2(volatile float *sink)
 {
 	__m256i a[10], x = _mm256_set1_epi16(3), y = _mm256_set1_epi16(5), s;
@@ -101,30 +133,26 @@ static double fma_plain(volatile float *sink)
 	return 2.0 * 48 * (ROUNDS / 4);
 }
 
-static void run_fma(void *ctx, uint32_t thread, uint32_t n)
+/* The loop of each kind: plain ones stand in where a level has no instruction of its own. */
+static double flops_of(kind k, int level, volatile float *sink)
 {
-	job *j = ctx;
-	double flop;
-	(void)n;
 #if defined(__x86_64__)
-	if (j->level == 2) flop = fma_avx512(&j->sink[thread]);
-	else if (j->level == 1) flop = fma_avx2(&j->sink[thread]);
-	else
+	if (level == 2)
+		return k == KIND_FMA     ? fma_avx512(sink)
+			   : k == KIND_BF16  ? bf16_avx512(sink)
+			   : k == KIND_DOT16 ? dot_avx512(sink)
+								 : dot8_avx512(sink);
+	if (level == 1) return k == KIND_FMA || k == KIND_BF16 ? fma_avx2(sink) : dot_avx2(sink);
 #endif
-		flop = fma_plain(&j->sink[thread]);
-	if (thread == 0) j->flop = flop;
+	(void)k;
+	(void)level;
+	return fma_plain(sink);
 }
-static void run_dot(void *ctx, uint32_t thread, uint32_t n)
+static void run_flops(void *ctx, uint32_t thread, uint32_t n)
 {
 	job *j = ctx;
-	double flop;
+	double flop = flops_of(j->kind, j->level, &j->sink[thread]);
 	(void)n;
-#if defined(__x86_64__)
-	if (j->level == 2) flop = dot_avx512(&j->sink[thread]);
-	else if (j->level == 1) flop = dot_avx2(&j->sink[thread]);
-	else
-#endif
-		flop = fma_plain(&j->sink[thread]);
 	if (thread == 0) j->flop = flop;
 }
 
@@ -205,10 +233,13 @@ bool cx__ceilings_measure(cx_pool *pool, cx_ceilings *out)
 		j->buf = mem + (ALIGN - (uintptr_t)mem % ALIGN);
 		(void)madvise(j->buf, j->bytes, MADV_HUGEPAGE);
 		j->level = cx__cpuid_has("avx512") ? 2 : cx__cpuid_has("avx2") ? 1 : 0;
-		us = best_us(pool, run_fma, j);
-		out->fma_gflops = j->flop * n / us * 1e-3;
-		us = best_us(pool, run_dot, j);
-		out->dot16_gops = j->flop * n / us * 1e-3;
+		for (kind k = KIND_FMA; k <= KIND_DOT8; k++) {
+			double *rate[] = {
+				&out->fma_gflops, &out->bf16_gflops, &out->dot16_gops, &out->dot8_gops};
+			j->kind = k;
+			us = best_us(pool, run_flops, j);
+			*rate[k] = j->flop * n / us * 1e-3;
+		}
 		cx__pool_run(pool, 0, run_touch, j);
 		us = best_us(pool, run_read, j);
 		out->read_gbs = (double)j->bytes / us * 1e-3;

@@ -1,45 +1,65 @@
 /* gemm.c - the driver of the matmul kernels: prepare rows of a, share the work, block for the
  * caches, finish.
  *
- * 1. Rows of a become dense f32 or quantised chunks in shared scratch where the kernels need that;
- * then a barrier.
+ * 1. MS rows of a at a time take the forms that the kernels read (f32 rows, packed f32, bf16, int8,
+ * quantised chunks), in shared scratch; then a barrier. Rows that are in that form already stay.
  * 2. Each thread takes a part of the rows of every w (so that formats of unequal cost stay
- * balanced).
- * 3. It goes through them NB at a time. Few rows of a: kernels that read w in place. More: blocks
- * of KB of k are packed into a panel, and partial sums stay in lanes between blocks.
- * 4. The block's sums, f32 and still in the cache, get bias, activation, gate and residual, and go
- * to y. */
+ * balanced), and goes through them some at a time: these columns are packed into a panel, or read in
+ * place where rows of a are few.
+ * 3. Some rows of a at a time: their sums, f32 and still in the cache, get bias, activation, gate and
+ * residual, and go to y. */
 #include "backends/cpu/gemm.h"
 
 #include <string.h>
 
 enum {
-	MB = 512, /* rows of a per block: w is packed again for each, partial sums take MB x NB x 64
-				 bytes */
-	NB = 96,  /* rows of w per block, a multiple of every tile: NB x KB x 4 bytes stay in the second
-				 cache */
-	KB = 1024,      /* elements of k per block: a tile's rows of a stay in the first cache */
-	M_DIRECT = 16,  /* up to so many rows float weights are read in place: packing would cost more
-					   than it saves */
-	M_ACROSS = 64,  /* rows of a transposed a that are copied side by side */
+	MS = 1024, /* rows of a that have their forms in scratch at a time, a multiple of MB */
+	MB = 512, /* rows of a per block where w is unpacked again for each (partial sums take MB x NB x
+				  64 bytes), or where the chains of long f32 panels are run one by one */
+	MB_PANEL =
+		32,  /* rows of a per block of a packed panel: MB_PANEL x NB x 4 bytes are finished in the
+					   first cache */
+	NB = 96, /* rows of w per block, a multiple of every tile */
+	NB_LONG = 48,          /* the same where NB of them would take more than PANEL bytes */
+	PANEL = 400 << 10,     /* a panel that stays in the second cache with what else is read */
+	SLICE = 800 << 10,     /* a longer f32 panel is run some chains at a time, with panels of ... */
+	SLICE_RUN = 480 << 10, /* ... so many bytes */
+	KB =
+		1024, /* elements of k per block of a block format: a tile's rows stay in the first cache */
+	M_DIRECT =
+		16,     /* up to so many rows float weights are read in place, and others packed in strips:
+					   packing would cost more than it saves */
+	LINES = 16, /* rows of a that a thread turns into f32 at a time, a multiple of 8 */
+	M_ACROSS = 64,  /* rows of a transposed a that are packed at a time: what is contiguous in it */
+	STRIP = 256,    /* words of k of such a strip of 16 columns: in the first cache */
 	SEGMENT = 2048, /* activations quantised at a time, a multiple of CX__QCHUNK */
-	N_UNIT = 8,     /* threads get rows of w in multiples of it */
+	N_UNIT = 8,     /* threads get rows of w in multiples of it; of panels, of 16 */
 	N_LEAST = 48    /* rows of w per thread below which threads share the rows of a instead */
 };
 
+/* How a weight is multiplied. */
+typedef enum way { IN_PLACE, PANEL_F, PANEL_B, PANEL_I, BLOCK, N_WAYS } way;
+
 /* Where things are in the scratch of a call. */
 typedef struct layout {
-	bool any_float, any_block;
-	size_t n_chunks;
-	/* shared */
-	bool copy_rows;    /* a is not dense f32 along k */
+	way way[3];
+	bool any[N_WAYS];
+	int64_t m, mb, nb; /* rows of a at a time; rows of a and of w per block */
+	size_t n_chunks, steps,
+		words; /* of k: chunks of 128, of 16 rounded up; words of rows of PANEL_B, _I */
+	/* shared; [m] rows each */
+	bool own_rows;     /* a is not dense f32 along k */
 	size_t row_stride; /* floats */
-	float *rows;       /* [m], or one per thread if only block formats read them */
-	float *own_row;    /* that one, else NULL */
-	cx__qact *chunks;  /* [m][n_chunks] */
+	float *rows;       /* for IN_PLACE */
+	float *packed;     /* for PANEL_F */
+	uint8_t *words_of; /* for PANEL_B unless a is that, for PANEL_I: rows of `words` */
+	int32_t *start;    /* for PANEL_I */
+	float *scale;
+	cx__qact *chunks; /* for BLOCK: [m][n_chunks] */
 	/* of one thread */
-	uint8_t *panel;
-	float *part, *out[2], *tmp;
+	float *line; /* LINES rows in f32 */
+	uint8_t *panel[2];
+	float *part, *out[2], *tmp, *w_scale;
 	size_t bytes;
 } layout;
 
@@ -55,6 +75,10 @@ static int64_t min64(int64_t a, int64_t b)
 {
 	return a < b ? a : b;
 }
+static size_t max_size(size_t a, size_t b)
+{
+	return a > b ? a : b;
+}
 
 /* base + *off, and *off past it; aligned. Offsets alone when base is NULL. */
 static void *take(uint8_t *base, size_t *off, size_t n, size_t size)
@@ -64,48 +88,111 @@ static void *take(uint8_t *base, size_t *off, size_t n, size_t size)
 	return base ? base + at : NULL;
 }
 
-/* Whether some block of rows goes through a packed panel; otherwise w is read in place. */
-static bool packs(const cx_cpu_linear *l, const cx_cpu_weight *w)
+static way way_of(const cx_cpu_isa *isa, const cx_cpu_linear *l, const cx_cpu_weight *w)
 {
-	return is_block(w->dtype) ? l->m > 1 : l->m > M_DIRECT || w->k_stride != 1;
+	if (l->act_scale > 0.0f) return PANEL_I;
+	if (is_block(w->dtype)) return BLOCK;
+	if (isa->bf16_dot && w->dtype == CX_BF16 && l->a_dtype == CX_BF16) return PANEL_B;
+	return l->m > M_DIRECT || w->k_stride != 1 ? PANEL_F : IN_PLACE;
+}
+static bool is_panel(way w)
+{
+	return w == PANEL_F || w == PANEL_B || w == PANEL_I;
+}
+/* Elements of k per word. */
+static size_t per_word(const cx_cpu_isa *isa, way w)
+{
+	return w == PANEL_B ? 2 : w == PANEL_I ? (size_t)isa->p_i8_step : 1;
+}
+/* Rows of PANEL_B read where they lie: pairs must end with the row. */
+static bool bf16_rows(const cx_cpu_linear *l)
+{
+	return !l->row && l->a_dtype == CX_BF16 && l->a_k_stride == 1 && l->k % 2 == 0;
+}
+/* Bytes of a column of a panel. */
+static size_t column_bytes(const cx_cpu_isa *isa, const cx_cpu_linear *l, way w)
+{
+	size_t k = (size_t)l->k;
+	return w == PANEL_F ? (k + 15) / 16 * 64 : (k + per_word(isa, w) - 1) / per_word(isa, w) * 4;
+}
+/* Chains of an f32 panel run at a time. */
+static int n_chains(const layout *s)
+{
+	size_t bytes = s->steps * 64 * (size_t)s->nb;
+	int n = 16;
+	if (bytes <= SLICE) return n;
+	while (n > 1 && bytes / 16 * (size_t)n > SLICE_RUN) n /= 2;
+	return n;
 }
 
-static layout lay_out(const cx_cpu_linear *l, void *scratch, uint32_t thread, uint32_t n_threads)
+/* Sizes of blocks, and the bytes of a panel and of the partial sums. */
+static void size_blocks(
+	const cx_cpu_isa *isa, const cx_cpu_linear *l, layout *s, size_t *panel, size_t *part)
 {
-	layout s = {.n_chunks = ((size_t)l->k + CX__QCHUNK - 1) / CX__QCHUNK,
+	s->nb = NB;
+	s->mb = MB_PANEL;
+	for (int i = 0; i < l->n_w; i++)
+		if (is_panel(s->way[i]) && column_bytes(isa, l, s->way[i]) * NB > PANEL) s->nb = NB_LONG;
+	if (s->any[BLOCK] || s->any[IN_PLACE] || (s->any[PANEL_F] && n_chains(s) < 16)) s->mb = MB;
+	for (int i = 0; i < l->n_w; i++) {
+		size_t p = 0, q = 0;
+		if (s->way[i] == BLOCK && l->m > 1) {
+			p = (KB / CX__QCHUNK) * cx__q_panel_bytes(l->w[i].dtype) * NB;
+			q = (size_t)(min64(s->m, MB) + 3) / 4 * 4 * NB * 64;
+		} else if (s->way[i] == PANEL_F) {
+			p = column_bytes(isa, l, PANEL_F) * (size_t)s->nb;
+			if (n_chains(s) < 16) q = (size_t)min64(s->m, MB) * (size_t)s->nb * 16;
+		} else if (is_panel(s->way[i])) {
+			p = l->m > M_DIRECT ? column_bytes(isa, l, s->way[i]) * (size_t)s->nb : STRIP * 64;
+			if (l->m <= M_DIRECT) q = M_DIRECT * 64;
+		}
+		*panel = max_size(*panel, p);
+		*part = max_size(*part, q);
+	}
+}
+
+static layout lay_out(const cx_cpu_isa *isa, const cx_cpu_linear *l, void *scratch, uint32_t thread,
+	uint32_t n_threads)
+{
+	layout s = {.m = min64(l->m, MS),
+		.n_chunks = ((size_t)l->k + CX__QCHUNK - 1) / CX__QCHUNK,
+		.steps = ((size_t)l->k + 15) / 16,
 		.row_stride = (size_t)l->a_stride};
 	uint8_t *base = scratch ? (uint8_t *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63) : NULL;
-	size_t m = (size_t)l->m, mb = (size_t)min64(l->m, MB), panel = 0, off = 0, shared;
-	for (int i = 0; i < l->n_w; i++) {
-		cx_dtype t = l->w[i].dtype;
-		bool b = is_block(t);
-		size_t row = b ? (KB / CX__QCHUNK) * cx__q_panel_bytes(t) : KB * sizeof(float);
-		s.any_block |= b;
-		s.any_float |= !b;
-		if (packs(l, &l->w[i]) && row * NB > panel) panel = row * NB;
+	size_t m = (size_t)s.m, panel = 0, part = 0, off = 0, shared, mb;
+	for (int i = 0; i < l->n_w; i++) s.any[s.way[i] = way_of(isa, l, &l->w[i])] = true;
+	size_blocks(isa, l, &s, &panel, &part);
+	mb = (size_t)min64(s.m, s.mb);
+	s.own_rows = l->row || l->a_dtype != CX_F32 || l->a_k_stride != 1;
+	if (s.own_rows) s.row_stride = s.steps * 16;
+	if (s.any[IN_PLACE] && s.own_rows) s.rows = take(base, &off, m * s.row_stride, sizeof(float));
+	if (s.any[PANEL_F]) s.packed = take(base, &off, (m + 7) / 8 * 8 * s.steps * 16, sizeof(float));
+	if (s.any[BLOCK]) s.chunks = take(base, &off, m * s.n_chunks, sizeof(cx__qact));
+	if ((s.any[PANEL_B] && !bf16_rows(l)) || s.any[PANEL_I]) {
+		s.words = s.steps * 16 / per_word(isa, s.any[PANEL_I] ? PANEL_I : PANEL_B);
+		s.words_of = take(base, &off, m * s.words, 4);
 	}
-	s.copy_rows = l->row || l->a_dtype != CX_F32 || l->a_k_stride != 1;
-	if (s.copy_rows) {
-		s.row_stride = ((size_t)l->k + 15) & ~(size_t)15;
-		s.rows = take(base, &off, (s.any_float ? m : n_threads) * s.row_stride, sizeof(float));
-		s.own_row = s.rows && !s.any_float ? s.rows + thread * s.row_stride : NULL;
+	if (s.any[PANEL_I]) {
+		s.start = take(base, &off, m, sizeof *s.start);
+		s.scale = take(base, &off, m, sizeof *s.scale);
 	}
-	if (s.any_block) s.chunks = take(base, &off, m * s.n_chunks, sizeof(cx__qact));
 	shared = off;
 	for (uint32_t i = 0; i <= thread; i++) {
-		s.panel = take(base, &off, panel, 1);
-		s.part = take(base, &off, panel ? (mb + 3) / 4 * 4 * NB * 16 : 0, sizeof(float));
+		if (s.own_rows) s.line = take(base, &off, LINES * s.row_stride, sizeof(float));
+		for (int j = 0; j < (l->glu ? 2 : 1); j++) s.panel[j] = take(base, &off, panel, 1);
+		s.part = take(base, &off, part, 1);
 		s.out[0] = take(base, &off, mb * NB, sizeof(float));
-		s.out[1] = take(base, &off, mb * NB, sizeof(float));
+		s.out[1] = take(base, &off, l->glu ? mb * NB : 0, sizeof(float));
 		s.tmp = take(base, &off, NB, sizeof(float));
+		s.w_scale = take(base, &off, 2 * NB, sizeof(float));
 	}
 	s.bytes = 64 + shared + (off - shared) / (thread + 1) * n_threads;
 	return s;
 }
 
-size_t cx__cpu_linear_scratch(const cx_cpu_linear *l, uint32_t n_threads)
+size_t cx__cpu_linear_scratch(const cx_cpu_isa *isa, const cx_cpu_linear *l, uint32_t n_threads)
 {
-	return lay_out(l, NULL, 0, n_threads).bytes;
+	return lay_out(isa, l, NULL, 0, n_threads).bytes;
 }
 
 /* ---- rows of a ---- */
@@ -131,8 +218,7 @@ static void fill_row(const cx_cpu_isa *isa, const cx_cpu_linear *l, int64_t m, f
 }
 
 /* Rows m .. m + n of a matrix that is contiguous across rows (a transposed one): 16 by 16 elements at
- * a time, so that a line of it is read once and not once per row; and several of those side by side,
- * since the next 16 elements along k may be pages away. */
+ * a time, so that a line of it is read once and not once per row. */
 static void fill_across(const cx_cpu_linear *l, int64_t m, int64_t n, float *out, size_t stride)
 {
 	float t[16][16];
@@ -153,46 +239,84 @@ static void fill_across(const cx_cpu_linear *l, int64_t m, int64_t n, float *out
 	}
 }
 
-static void prepare(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, uint32_t thread,
-	uint32_t n_threads)
+/* Row i of the block in the forms that one row has, from its floats. */
+static void form_row(
+	const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, size_t i, const float *row)
 {
-	const bool bytes = l->m == 1 && isa->act_bytes;
-	if (s->copy_rows && !s->any_block && !l->row && l->a_stride == 1 && l->a_k_stride != 1) {
-		for (int64_t m = M_ACROSS * (int64_t)thread; m < l->m; m += M_ACROSS * (int64_t)n_threads)
-			fill_across(l, m, min64(M_ACROSS, l->m - m), s->rows + (size_t)m * s->row_stride,
-				s->row_stride);
-	} else if (s->copy_rows) {
-		for (int64_t m = thread; m < l->m; m += n_threads) {
-			float *row = s->rows + (s->any_float ? (size_t)m : thread) * s->row_stride;
-			fill_row(isa, l, m, row);
-			if (s->any_block)
-				isa->quant_act(row, (size_t)l->k, s->chunks + (size_t)m * s->n_chunks, bytes);
-		}
-	} else if (s->any_block) { /* segments, so that one long row is shared too */
-		int64_t per_row = (l->k + SEGMENT - 1) / SEGMENT, n = per_row * l->m;
-		for (int64_t u = n * thread / n_threads; u < n * (thread + 1) / n_threads; u++) {
-			int64_t m = u / per_row, k = u % per_row * SEGMENT;
-			isa->quant_act((const float *)l->a + m * l->a_stride + k,
-				(size_t)min64(SEGMENT, l->k - k),
-				s->chunks + (size_t)m * s->n_chunks + k / CX__QCHUNK, bytes);
-		}
+	const size_t k = (size_t)l->k;
+	uint8_t *words = s->words_of ? s->words_of + i * s->words * 4 : NULL;
+	if (s->any[BLOCK] && s->own_rows)
+		isa->quant_act(row, k, s->chunks + i * s->n_chunks, l->m == 1 && isa->act_bytes);
+	if (s->any[PANEL_I]) {
+		bool ok = isa->quant_i8(row, k, 1.0f / l->act_scale, words, &s->start[i]);
+		s->scale[i] = ok ? l->act_scale : cx__u32_as_f32(0x7fc00000u);
+	} else if (words) {
+		isa->from_f32(CX_BF16, row, words, k);
+		if (k % 2) memset(words + 2 * k, 0, 2);
 	}
+}
+
+/* Chunks of rows that are dense f32: segments, so that one long row is shared too. */
+static void form_chunks(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, int64_t m0,
+	int64_t m, uint32_t thread, uint32_t n_threads)
+{
+	int64_t per_row = (l->k + SEGMENT - 1) / SEGMENT, n = per_row * m;
+	for (int64_t u = n * thread / n_threads; u < n * (thread + 1) / n_threads; u++) {
+		int64_t i = u / per_row, k = u % per_row * SEGMENT;
+		isa->quant_act((const float *)l->a + (m0 + i) * l->a_stride + k,
+			(size_t)min64(SEGMENT, l->k - k), s->chunks + (size_t)i * s->n_chunks + k / CX__QCHUNK,
+			l->m == 1 && isa->act_bytes);
+	}
+}
+
+/* Rows m0.. of a, m of them, in the forms that the products read; false: nothing to do. */
+static bool prepare(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, int64_t m0,
+	int64_t m, uint32_t thread, uint32_t n_threads)
+{
+	const bool chunks = s->any[BLOCK] && !s->own_rows,
+			   across = !l->row && l->a_stride == 1 && l->a_k_stride != 1,
+			   straight = across && s->packed && !s->rows && !s->words_of && !s->any[BLOCK];
+	const int64_t unit = straight ? M_ACROSS : across ? LINES : s->packed ? 8 : 1;
+	if (chunks) form_chunks(isa, l, s, m0, m, thread, n_threads);
+	if (!s->rows && !s->packed && !s->words_of && !(s->any[BLOCK] && s->own_rows)) return chunks;
+	for (int64_t i = thread * unit; i < m; i += n_threads * unit) {
+		const int64_t n = min64(unit, m - i);
+		const float *rows[LINES] = {NULL};
+		float *own = s->rows ? s->rows + (size_t)i * s->row_stride : s->line;
+		float *packed = s->packed ? s->packed + (size_t)i * s->steps * 16 : NULL;
+		if (straight) {
+			isa->pack_at(l->a_dtype, (const uint8_t *)l->a + (m0 + i) * (int64_t)elem(l->a_dtype),
+				(size_t)l->a_k_stride, (size_t)n, (size_t)l->k, packed);
+			continue;
+		}
+		if (across) fill_across(l, m0 + i, n, own, s->row_stride);
+		for (int64_t r = 0; r < n; r++) {
+			float *row = own + (size_t)r * s->row_stride;
+			if (s->own_rows && !across) fill_row(isa, l, m0 + i + r, row);
+			rows[r] = s->own_rows ? row : (const float *)l->a + (m0 + i + r) * l->a_stride;
+			form_row(isa, l, s, (size_t)(i + r), rows[r]);
+		}
+		for (int64_t r = 0; packed && r < n; r += 8)
+			isa->pack_a(rows + r, (size_t)l->k, packed + (size_t)r * s->steps * 16);
+	}
+	return true;
 }
 
 /* ---- one block of y: m rows from m0, n columns from n0, to out [m][NB] ---- */
 
 typedef struct block {
+	int64_t first; /* row of a that the forms in scratch begin with */
 	int64_t m0, m, n0, n;
 } block;
 
 /* Row m of a in f32, as prepare() saw it. */
 static const float *row_again(
-	const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, int64_t m)
+	const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, int64_t m, int64_t first)
 {
-	if (!s->copy_rows) return (const float *)l->a + m * l->a_stride;
-	if (s->any_float) return s->rows + (size_t)m * s->row_stride;
-	fill_row(isa, l, m, s->own_row);
-	return s->own_row;
+	if (!s->own_rows) return (const float *)l->a + m * l->a_stride;
+	if (s->rows) return s->rows + (size_t)(m - first) * s->row_stride;
+	fill_row(isa, l, m, s->line);
+	return s->line;
 }
 
 /* Element (m, n) in double, weights as they are: infinities keep their sign, NaN comes from where
@@ -219,23 +343,24 @@ static void odd_rows(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout
 	const cx_cpu_weight *w, const block *b, float *out)
 {
 	for (int64_t r = 0; r < b->m; r++) {
-		const cx__qact *a = s->chunks + (size_t)(b->m0 + r) * s->n_chunks;
+		const cx__qact *a = s->chunks + (size_t)(b->m0 - b->first + r) * s->n_chunks;
 		const float *row;
 		bool odd = false;
 		for (size_t c = 0; c < s->n_chunks; c++)
 			for (int i = 0; i < 16; i += 4) odd |= a[c].d[i] != a[c].d[i];
 		if (!odd) continue;
-		row = row_again(isa, l, s, b->m0 + r);
+		row = row_again(isa, l, s, b->m0 + r, b->first);
 		for (int64_t n = 0; n < b->n; n++) out[r * NB + n] = product_plain(row, w, b->n0 + n, l->k);
 	}
 }
 
-static void product_integer(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s,
-	const cx_cpu_weight *w, const block *b, float *out)
+static void product_integer(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, int arm,
+	const cx_cpu_weight *w, const block *b)
 {
+	float *out = s->out[arm];
 	cx__wrows rows = {
 		.dtype = w->dtype, .base = w->w, .row_bytes = (size_t)w->row_bytes, .scales = w->scales};
-	const cx__qact *a = s->chunks + (size_t)b->m0 * s->n_chunks;
+	const cx__qact *a = s->chunks + (size_t)(b->m0 - b->first) * s->n_chunks;
 	if (l->m == 1) {
 		isa->dot_q[w->dtype](a, &rows, (size_t)b->n0, (size_t)b->n, (size_t)l->k, out);
 		return;
@@ -252,7 +377,7 @@ static void product_integer(const cx_cpu_isa *isa, const cx_cpu_linear *l, const
 				.a_stride = s->n_chunks,
 				.m = (size_t)b->m,
 				.n = cols,
-				.panel = s->panel,
+				.panel = s->panel[arm],
 				.steps = steps,
 				.part = s->part,
 				.first = c == 0,
@@ -260,67 +385,134 @@ static void product_integer(const cx_cpu_isa *isa, const cx_cpu_linear *l, const
 				.y = out + n,
 				.y_stride = NB};
 			isa->pack_q[w->dtype](
-				&rows, (size_t)(b->n0 + n), cols, c, steps, (size_t)l->k, s->panel);
+				&rows, (size_t)(b->n0 + n), cols, c, steps, (size_t)l->k, s->panel[arm]);
 			isa->gemm_q[w->dtype](&g);
 		}
 }
 
-static void product_block(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s,
-	const cx_cpu_weight *w, const block *b, float *out)
+static void product_block(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, int arm,
+	const cx_cpu_weight *w, const block *b)
 {
-	product_integer(isa, l, s, w, b, out);
-	odd_rows(isa, l, s, w, b, out);
+	product_integer(isa, l, s, arm, w, b);
+	odd_rows(isa, l, s, w, b, s->out[arm]);
 }
 
-static void product_float(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s,
+static void product_in_place(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s,
 	const cx_cpu_weight *w, const block *b, float *out)
 {
-	const float *a = (s->copy_rows ? s->rows : (const float *)l->a) + (size_t)b->m0 * s->row_stride;
+	const float *a = s->rows ? s->rows + (size_t)(b->m0 - b->first) * s->row_stride
+							 : (const float *)l->a + (size_t)b->m0 * s->row_stride;
 	cx__wrows rows = {
 		.dtype = w->dtype, .base = w->w, .row_bytes = (size_t)w->n_stride * elem(w->dtype)};
-	if (b->m <= M_DIRECT && w->k_stride == 1) {
-		const int64_t strip =
-			24; /* few enough rows of w to be in the second cache for the next rows of a */
-		for (int64_t n = 0; n < b->n; n += b->m <= isa->f_rows ? b->n : strip)
-			for (int64_t m = 0; m < b->m; m += isa->f_rows)
-				isa->dot_f(a + (size_t)m * s->row_stride, s->row_stride,
-					(int)min64(isa->f_rows, b->m - m), &rows, (size_t)(b->n0 + n),
-					(size_t)min64(b->m <= isa->f_rows ? b->n : strip, b->n - n), (size_t)l->k,
-					out + m * NB + n, NB);
-		return;
-	}
-	for (int64_t k = 0; k < l->k; k += KB) {
-		int64_t steps = min64(KB, l->k - k);
-		cx__gemm g = {.a = a + k,
-			.a_stride = s->row_stride,
-			.m = (size_t)b->m,
-			.n = (size_t)b->n,
-			.panel = s->panel,
-			.steps = (size_t)steps,
-			.part = s->part,
-			.first = k == 0,
-			.last = k + steps == l->k,
-			.y = out,
-			.y_stride = NB};
-		if (w->k_stride == 1)
-			isa->pack_f(&rows, (size_t)b->n0, (size_t)b->n, (size_t)k, (size_t)steps,
-				(float *)(void *)s->panel);
-		else
-			isa->pack_t(w->dtype,
-				(const uint8_t *)w->w +
-					(b->n0 * w->n_stride + k * w->k_stride) * (int64_t)elem(w->dtype),
-				w->n_stride, w->k_stride, (size_t)b->n, (size_t)steps, (float *)(void *)s->panel);
-		isa->gemm_f(&g);
-	}
+	const int64_t strip =
+		24; /* few enough rows of w to be in the second cache for the next rows of a */
+	for (int64_t n = 0; n < b->n; n += b->m <= isa->f_rows ? b->n : strip)
+		for (int64_t m = 0; m < b->m; m += isa->f_rows)
+			isa->dot_f(a + (size_t)m * s->row_stride, s->row_stride,
+				(int)min64(isa->f_rows, b->m - m), &rows, (size_t)(b->n0 + n),
+				(size_t)min64(b->m <= isa->f_rows ? b->n : strip, b->n - n), (size_t)l->k,
+				out + m * NB + n, NB);
 }
 
-static void product(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s,
-	const cx_cpu_weight *w, const block *b, float *out)
+static cx__wmat matrix_of(const cx_cpu_weight *w, const cx_cpu_linear *l)
 {
+	bool i8c = w->dtype == CX_I8C;
+	return (cx__wmat){
+		w->dtype, w->w, (size_t)(i8c ? l->k : w->n_stride), (size_t)(i8c ? 1 : w->k_stride)};
+}
+static cx__panel_kind panel_kind(way w)
+{
+	return w == PANEL_F ? CX__PANEL_F32 : w == PANEL_B ? CX__PANEL_BF16 : CX__PANEL_I8;
+}
+/* What the calls of gemm_p for a block have in common. */
+static cx__panel panel_of(const cx_cpu_linear *l, const layout *s, int arm, way way, const block *b)
+{
+	const size_t i = (size_t)(b->m0 - b->first);
+	cx__panel g = {.m = (size_t)b->m,
+		.n = (size_t)b->n,
+		.first = true,
+		.last = true,
+		.part = s->part,
+		.n_c = 16,
+		.panel = s->panel[arm],
+		.w_scale = s->w_scale + arm * NB,
+		.y = s->out[arm],
+		.y_stride = NB};
+	if (way == PANEL_F) g.a = s->packed + i * s->steps * 16;
+	else if (s->words_of) {
+		g.a = s->words_of + i * s->words * 4;
+		g.a_stride = s->words * 4;
+	} else {
+		g.a = (const uint16_t *)l->a + b->m0 * l->a_stride;
+		g.a_stride = (size_t)l->a_stride * 2;
+	}
+	if (way == PANEL_I) {
+		g.a_start = s->start + i;
+		g.a_scale = s->scale + i;
+	}
+	return g;
+}
+
+/* Few rows: 16 columns and part of k at a time, packed and used at once. */
+static void product_strips(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, int arm,
+	way way, const cx_cpu_weight *w, const block *b)
+{
+	const cx__wmat mat = matrix_of(w, l);
+	const size_t per = per_word(isa, way), k = (size_t)l->k;
+	for (int64_t n = 0; n < b->n; n += 16)
+		for (size_t k0 = 0; k0 < k; k0 += STRIP * per) {
+			size_t part = k - k0 < STRIP * per ? k - k0 : STRIP * per;
+			cx__panel g = panel_of(l, s, arm, way, b);
+			g.a = (const uint8_t *)g.a + k0 / per * 4;
+			g.n = (size_t)min64(16, b->n - n);
+			g.y += n;
+			g.w_scale += n;
+			g.steps = (part + per - 1) / per;
+			g.first = k0 == 0;
+			g.last = k0 + part == k;
+			isa->pack_w(panel_kind(way), &mat, (size_t)(b->n0 + n), g.n, k0, part, s->panel[arm]);
+			isa->gemm_p(panel_kind(way), &g);
+		}
+}
+
+static void product_panel(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, int arm,
+	way way, const block *b)
+{
+	const size_t per = per_word(isa, way);
+	cx__panel g = panel_of(l, s, arm, way, b);
+	g.steps = way == PANEL_F ? s->steps : ((size_t)l->k + per - 1) / per;
+	if (way == PANEL_F) g.n_c = n_chains(s);
+	for (g.c0 = 0; g.c0 < 16; g.c0 += g.n_c) isa->gemm_p(panel_kind(way), &g);
+}
+
+static bool packs_ahead(const cx_cpu_linear *l, way way)
+{
+	return l->k > 0 && (way == PANEL_F || (is_panel(way) && l->m > M_DIRECT));
+}
+
+/* Columns n0.. of w, which the rows of a then go through: the panel and the scales. */
+static void pack_columns(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, int arm,
+	const cx_cpu_weight *w, int64_t n0, int64_t n)
+{
+	const way way = way_of(isa, l, w);
+	const cx__wmat mat = matrix_of(w, l);
+	if (way == PANEL_I)
+		memcpy(s->w_scale + arm * NB, (const uint8_t *)w->scales + 4 * n0, 4 * (size_t)n);
+	if (packs_ahead(l, way))
+		isa->pack_w(panel_kind(way), &mat, (size_t)n0, (size_t)n, 0, (size_t)l->k, s->panel[arm]);
+}
+
+static void product(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, int arm,
+	const cx_cpu_weight *w, const block *b)
+{
+	const way way = way_of(isa, l, w);
 	if (l->k == 0)
-		for (int64_t r = 0; r < b->m; r++) memset(out + r * NB, 0, (size_t)b->n * sizeof *out);
-	else if (is_block(w->dtype)) product_block(isa, l, s, w, b, out);
-	else product_float(isa, l, s, w, b, out);
+		for (int64_t r = 0; r < b->m; r++)
+			memset(s->out[arm] + r * NB, 0, (size_t)b->n * sizeof(float));
+	else if (way == BLOCK) product_block(isa, l, s, arm, w, b);
+	else if (way == IN_PLACE) product_in_place(isa, l, s, w, b, s->out[arm]);
+	else if (packs_ahead(l, way)) product_panel(isa, l, s, arm, way, b);
+	else product_strips(isa, l, s, arm, way, w, b);
 }
 
 /* n elements at index i of a float vector: itself, or widened in tmp. */
@@ -385,33 +577,47 @@ static void share(int64_t n, int64_t unit, uint32_t part, uint32_t parts, int64_
 	*hi = min64(n, units * (part + 1) / parts * unit);
 }
 
+/* Rows m0 to m1 of a with the thread's rows of every w. */
+static void run_rows(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, int64_t first,
+	int64_t m0, int64_t m1, uint32_t part, uint32_t parts)
+{
+	const bool panels = s->any[PANEL_F] || s->any[PANEL_B] || s->any[PANEL_I];
+	for (int i = 0; i < (l->glu ? 1 : l->n_w); i++) {
+		const cx_cpu_weight *w = &l->w[i];
+		int64_t n0, n1;
+		share(w->n, panels ? 16 : N_UNIT, part, parts, &n0, &n1);
+		for (int64_t n = n0; n < n1; n += s->nb) {
+			block b = {.first = first, .n0 = n, .n = min64(s->nb, n1 - n)};
+			pack_columns(isa, l, s, 0, w, n, b.n);
+			if (l->glu) pack_columns(isa, l, s, 1, w + 1, n, b.n);
+			for (b.m0 = m0; b.m0 < m1; b.m0 += s->mb) {
+				b.m = min64(s->mb, m1 - b.m0);
+				product(isa, l, s, 0, w, &b);
+				if (l->glu) product(isa, l, s, 1, w + 1, &b);
+				finish(isa, l, s, w, &b);
+			}
+		}
+	}
+}
+
 void cx__cpu_linear_run(const cx_cpu_isa *isa, const cx_cpu_linear *l, void *scratch,
 	uint32_t thread, uint32_t n_threads, cx_pool *pool)
 {
-	layout s = lay_out(l, scratch, thread, n_threads);
-	int64_t n_max = 0, m0, m1;
+	layout s = lay_out(isa, l, scratch, thread, n_threads);
+	int64_t n_max = 0;
 	uint32_t tn = n_threads, tm;
-	if (s.copy_rows || s.any_block) {
-		prepare(isa, l, &s, thread, n_threads);
-		if (n_threads > 1) cx__pool_barrier(pool);
-	}
 	for (int i = 0; i < l->n_w; i++) n_max = l->w[i].n > n_max ? l->w[i].n : n_max;
 	if (l->m > 1 && n_max < (int64_t)tn * N_LEAST)
 		tn = n_max < N_LEAST ? 1 : (uint32_t)(n_max / N_LEAST);
 	tm = n_threads / tn;
-	if (thread >= tm * tn) return;
-	share(l->m, 4, thread % tm, tm, &m0, &m1);
-	for (int i = 0; i < (l->glu ? 1 : l->n_w); i++) {
-		const cx_cpu_weight *w = &l->w[i];
-		int64_t n0, n1;
-		share(w->n, N_UNIT, thread / tm, tn, &n0, &n1);
-		for (int64_t n = n0; n < n1; n += NB)
-			for (int64_t m = m0; m < m1; m += MB) {
-				block b = {.m0 = m, .m = min64(MB, m1 - m), .n0 = n, .n = min64(NB, n1 - n)};
-				product(isa, l, &s, w, &b, s.out[0]);
-				if (l->glu) product(isa, l, &s, w + 1, &b, s.out[1]);
-				finish(isa, l, &s, w, &b);
-			}
+	for (int64_t first = 0; first < l->m; first += s.m) {
+		int64_t m = min64(s.m, l->m - first), m0, m1;
+		if (first > 0 && n_threads > 1) cx__pool_barrier(pool); /* the forms are read no more */
+		if (prepare(isa, l, &s, first, m, thread, n_threads) && n_threads > 1)
+			cx__pool_barrier(pool);
+		if (thread >= tm * tn) continue;
+		share(m, 8, thread % tm, tm, &m0, &m1);
+		run_rows(isa, l, &s, first, first + m0, first + m1, thread / tm, tn);
 	}
 }
 

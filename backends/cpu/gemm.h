@@ -3,8 +3,8 @@
  *
  * All threads of a team call cx__cpu_linear_run() with the same arguments and their rank; each
  * computes its share of rows of w (and of a, where w has few rows). The bits of y[m,n] depend on
- * row m of a and row n of w alone: not on how many rows there are, on the tiling, the threads or
- * the instruction set (isa.h says which sum it is). */
+ * row m of a and row n of w alone: not on how many rows there are, on the tiling or the threads, and
+ * but for bf16 times bf16 not on the instruction set (isa.h says which sum it is). */
 #ifndef CX_CPU_GEMM_H
 #define CX_CPU_GEMM_H
 
@@ -37,6 +37,7 @@ typedef struct cx_cpu_linear {
 	 * thread. */
 	void (*row)(const void *ctx, int64_t m, float *out);
 	const void *row_ctx;
+	float act_scale; /* > 0: rows are rounded to int8 in these steps; every w is I8C */
 
 	int n_w; /* 1..3 products of the same rows; with glu 2, of equal n */
 	cx_cpu_weight w[3];
@@ -49,7 +50,7 @@ typedef struct cx_cpu_linear {
 } cx_cpu_linear;
 
 /* Bytes of scratch for one call, any alignment; shared by the threads. */
-size_t cx__cpu_linear_scratch(const cx_cpu_linear *l, uint32_t n_threads);
+size_t cx__cpu_linear_scratch(const cx_cpu_isa *isa, const cx_cpu_linear *l, uint32_t n_threads);
 /* Every thread of the pool's run calls it; n_threads 1 and pool NULL for a single one. m, n or k
  * may be 0 (k 0: sums are 0). May be called again at once with other scratch; with the same scratch
  * only after a barrier. Sizes, dtypes and strides are the caller's to check. */

@@ -1,13 +1,21 @@
 /* isa.h - the table of kernels that each instruction set exports, and the order of sums that they
  * all keep.
  *
- * THE CONTRACT. y[m,n] = sum over k of a[m,k] * w[n,k] has the same bits whatever the instruction
- * set, the number of rows, the tiling and the number of threads. So a batch, a prompt cut in pieces
- * and a single token agree exactly.
+ * THE CONTRACT. y[m,n] = sum over k of a[m,k] * w[n,k] has the same bits whatever the number of
+ * rows, the tiling and the number of threads. So a batch, a prompt cut in pieces and a single token
+ * agree exactly. It also has the same bits with every instruction set, except bf16 times bf16 (below).
  *
  * Float weights (f32, f16, bf16; widened exactly). 16 lanes of f32, all +0 at first. For k = 0, 16,
  * 32 ...: lane j = fma(a[k+j], w[k+j], lane j), elements past the end being +0. At the end the tree
  * of v16_sum(): s[j] = l[j] + l[j+8], then +4, +2, +1.
+ *
+ * bf16 times bf16 where the processor multiplies pairs of them (bf16_dot): one f32 lane per output, +0
+ * at first; for k = 0, 2, 4 ...: lane += a[k+1] * w[k+1], then lane += a[k] * w[k], each rounded to
+ * nearest even, subnormals taken and given as 0. Elsewhere the sum of float weights above.
+ *
+ * int8 activations (act_scale s, I8C weights): q = clamp(rint(a * (1/s)), -127, 127); the sum of q * w
+ * is exact; y = (float)sum * (s * scale[n]), three roundings to f32. A NaN in a row of a makes s NaN for
+ * that row.
  *
  * Quantised weights. The row of activations is cut in blocks of 32, each with a scale da = max|a| /
  * 32639 and integers q = rint(a * (32639 / max|a|)), so |q| <= 32639 = 127*256 + 127 and q = 256*hi
@@ -55,15 +63,48 @@ typedef struct cx__wrows {
 	const uint8_t *scales; /* I8C: of row 0, one f32 each */
 } cx__wrows;
 
+/* A matrix whose element (n, k) is at base + n * n_stride + k * k_stride elements. */
+typedef struct cx__wmat {
+	cx_dtype dtype; /* F32, F16, BF16; I8C: k_stride 1 */
+	const void *base;
+	size_t n_stride, k_stride;
+} cx__wmat;
+
+/* Panels: columns of w in vectors of 16, lane by lane next to each other; p_vecs vectors make a tile of
+ * columns, the last tile has those that are left. A tile is [steps][vectors][16 columns] words of 32
+ * bits, for f32 [16 chains][steps][vectors][16]. A word is an f32, a pair of bf16, or four (p_i8_step 2:
+ * two 16-bit) weights of I8C. */
+typedef enum cx__panel_kind { CX__PANEL_F32, CX__PANEL_BF16, CX__PANEL_I8 } cx__panel_kind;
+
+/* m rows of a times the n columns of a panel. */
+typedef struct cx__panel {
+	const void
+		*a; /* f32: as packed by pack_a, first row a multiple of 8; else row 0 at its step 0 */
+	size_t a_stride; /* bytes from row to row; not for f32 */
+	size_t m, n;
+	const void *panel;
+	size_t steps;     /* words of k per column and, for f32, chain */
+	int c0, n_c;      /* f32: chains run in this call, counted in order of running; 16 in all */
+	bool first, last; /* others: of the calls that make up k */
+	float *
+		part; /* what is carried from call to call, per row and 16 columns: f32 256 bytes unless n_c is
+					16, others 64 bytes unless first and last */
+	const int32_t *a_start; /* int8, [m]: as quant_i8 gave */
+	const float *a_scale;   /* int8, [m]: s of the row, or NaN */
+	const float *w_scale;   /* int8, [n] */
+	float *y;               /* f32 [m, n], written in the last call */
+	size_t y_stride;
+} cx__panel;
+
 /* One panel of a blocked product: rows of a against packed rows of w, over part of k. Partial sums
  * stay in lanes, in `part`, between the parts, so that blocking does not change the order. */
 typedef struct cx__gemm {
-	const void *a;     /* f32 row 0 at the start of the part, or cx__qact of row 0 */
-	size_t a_stride;   /* floats, or cx__qact, from row to row */
+	const void *a;     /* cx__qact of row 0 at the start of the part */
+	size_t a_stride;   /* cx__qact from row to row */
 	size_t m, n;       /* rows of a; rows of w */
 	const void *panel; /* as packed by pack_*: n rounded up to the tile width */
-	size_t steps; /* elements of k (last part: up to 15 more are padding in the panel), or chunks */
-	float *part;  /* [tiles][rows * columns][16] */
+	size_t steps;      /* chunks */
+	float *part;       /* [tiles][rows * columns][16] */
 	bool first, last;
 	float *y; /* f32 [m, n], written when last */
 	size_t y_stride;
@@ -72,14 +113,17 @@ typedef struct cx__gemm {
 /* Elementwise functions of one f32 row. */
 #define CX_CPU_ROW1(X)                                                                             \
 	X(exp)                                                                                         \
-	X(log) X(log1p) X(expm1) X(tanh) X(sigmoid) X(erf) X(sin) X(cos) X(silu) X(gelu) X(gelu_tanh)  \
-		X(relu)
+	X(log)                                                                                         \
+	X(log1p) X(expm1) X(tanh) X(sigmoid) X(erf) X(sin) X(cos) X(silu) X(gelu) X(gelu_tanh) X(relu)
 
 typedef struct cx_cpu_isa {
 	const char *name;   /* "generic", "avx2", "avx512" */
-	int f_rows, f_cols; /* tile of gemm_f */
+	int f_rows;         /* most rows of dot_f */
 	int q_rows, q_cols; /* tile of gemm_q */
-	bool act_bytes;     /* dot_q reads bytes (b8); otherwise pairs (w16), as gemm_q always does */
+	int p_vecs;         /* vectors of 16 columns per tile of a panel */
+	int p_i8_step; /* elements of k per word of an int8 panel: bytes of rows of a, 4, or 16 bits, 2 */
+	bool bf16_dot;  /* bf16 times bf16 by CX__PANEL_BF16 */
+	bool act_bytes; /* dot_q reads bytes (b8); otherwise pairs (w16), as gemm_q always does */
 
 	/* rows of elements: any n; dst and src do not overlap unless equal and of one type */
 	void (*to_f32)(
@@ -94,13 +138,20 @@ typedef struct cx_cpu_isa {
 	/* Floats: m <= f_rows rows of a against n rows of w as stored, all of k. */
 	void (*dot_f)(const float *a, size_t a_stride, int m, const cx__wrows *w, size_t n0, size_t n,
 		size_t k, float *y, size_t y_stride);
-	/* Packs rows n0..n0+n of w, elements k0..k0+k, for gemm_f; rows and elements past the end are
-	 * zeros. pack_t: element (n, k) of a float matrix at base + (n * n_stride + k * k_stride)
+	/* Eight rows of k floats (NULL: zeros) for gemm_p: [16 chains][steps][8]. */
+	void (*pack_a)(const float *const rows[8], size_t k, float *out);
+	/* The same of m rows, any number, of a transposed matrix: element (m, k) at base + m + k * k_stride
 	 * elements. */
-	void (*pack_f)(const cx__wrows *w, size_t n0, size_t n, size_t k0, size_t k, float *panel);
-	void (*pack_t)(cx_dtype dtype, const void *base, size_t n_stride, size_t k_stride, size_t n,
-		size_t k, float *panel);
-	void (*gemm_f)(const cx__gemm *g);
+	void (*pack_at)(
+		cx_dtype dtype, const void *base, size_t k_stride, size_t m, size_t k, float *out);
+	/* Packs rows n0..n0+n of w, elements k0..k0+k (f32: k0 is 0), for gemm_p; what is past the end is
+	 * zeros. k0 is a multiple of 64. */
+	void (*pack_w)(cx__panel_kind kind, const cx__wmat *w, size_t n0, size_t n, size_t k0, size_t k,
+		void *panel);
+	void (*gemm_p)(cx__panel_kind kind, const cx__panel *g);
+	/* A row of k floats times `inverse` as int8 in bytes or 16 bits (p_i8_step), zeros up to a multiple
+	 * of 16; *start for the sums. False: there was a NaN, taken as 0. */
+	bool (*quant_i8)(const float *x, size_t k, float inverse, void *out, int32_t *start);
 
 	/* Quantised: a row of k f32 into chunks (the last padded with zeros); bytes: b8, otherwise w16.
 	 */

@@ -179,7 +179,6 @@ static bool accept_matmul(const cx_kernel_key *k)
 {
 	cx_cpu_linear l;
 	cx_cpu_batch b;
-	if (((const cx_attr_matmul *)k->attr)->act_scale > 0.0f) return false;
 	return products_plain(k) && weight_ok(&k->in[1]) &&
 		   cx__cpu_matmul_shape(k->attr, k->in, k->out, &l, &b);
 }
@@ -187,7 +186,6 @@ static bool accept_linear(const cx_kernel_key *k)
 {
 	const cx_attr_linear *at = k->attr;
 	cx_cpu_linear l;
-	if (at->act_scale > 0.0f) return false;
 	for (int64_t i = 0; i < at->n_w; i++)
 		if (!weight_ok(&k->in[1 + at->norm_in + i])) return false;
 	return products_plain(k) && cx__cpu_linear_shape(at, k->in, k->n_in, k->out, &l);
@@ -397,12 +395,16 @@ static uint64_t scratch_pair(const cx_device *dev, const cx_kernel_key *k)
 	(void)dev;
 	return (elems(&k->in[0]) / 4096 + 1) * 8;
 }
+static const cx_cpu_isa *isa_of(const cx_device *dev)
+{
+	return ((const cx_cpu_device *)dev)->isa;
+}
 static uint64_t scratch_matmul(const cx_device *dev, const cx_kernel_key *k)
 {
 	cx_cpu_linear l;
 	cx_cpu_batch b;
 	if (!cx__cpu_matmul_shape(k->attr, k->in, k->out, &l, &b)) return 0;
-	return cx__cpu_product_scratch(&l, b.n, (uint32_t)n_threads(dev));
+	return cx__cpu_product_scratch(isa_of(dev), &l, b.n, (uint32_t)n_threads(dev));
 }
 static uint64_t scratch_linear(const cx_device *dev, const cx_kernel_key *k)
 {
@@ -411,7 +413,7 @@ static uint64_t scratch_linear(const cx_device *dev, const cx_kernel_key *k)
 	if (!cx__cpu_linear_shape(at, k->in, k->n_in, k->out, &l)) return 0;
 	if (at->norm)
 		l.row = (void (*)(const void *, int64_t, float *))1; /* only asked whether it is set */
-	return cx__cpu_product_scratch(&l, 1, (uint32_t)n_threads(dev));
+	return cx__cpu_product_scratch(isa_of(dev), &l, 1, (uint32_t)n_threads(dev));
 }
 
 /* ---- the list ---- */

@@ -43,6 +43,7 @@ bool cx__cpu_linear_shape(const cx_attr_linear *at, const cx_desc *in, uint32_t 
 	l->a_k_stride = x->stride[x->rank - 1];
 	l->n_w = (int)at->n_w;
 	l->glu = at->glu;
+	l->act_scale = at->act_scale;
 	for (int64_t i = 0; i < at->norm_in; i++)
 		if (in[1 + i].dim[0] > 1 && in[1 + i].stride[0] != 1) return false;
 	for (int i = 0; i < l->n_w; i++) {
@@ -84,6 +85,7 @@ bool cx__cpu_matmul_shape(const cx_attr_matmul *at, const cx_desc *in, const cx_
 	l->k = a->dim[at->trans_a ? ra - 2 : ra - 1];
 	l->a_k_stride = a->stride[at->trans_a ? ra - 2 : ra - 1];
 	l->a_dtype = a->dtype;
+	l->act_scale = at->act_scale;
 	l->n_w = 1;
 	weight(&l->w[0], b, b->dim[bn], l->k, b->stride[bn], b->stride[at->trans_b ? rb - 1 : rb - 2]);
 	l->w[0].y_dtype = y->dtype;
@@ -108,15 +110,16 @@ bool cx__cpu_matmul_shape(const cx_attr_matmul *at, const cx_desc *in, const cx_
 	return true;
 }
 
-uint64_t cx__cpu_product_scratch1(const cx_cpu_linear *l)
+uint64_t cx__cpu_product_scratch1(const cx_cpu_isa *isa, const cx_cpu_linear *l)
 {
-	return (cx__cpu_linear_scratch(l, 1) + 63) & ~(uint64_t)63;
+	return (cx__cpu_linear_scratch(isa, l, 1) + 63) & ~(uint64_t)63;
 }
 
-uint64_t cx__cpu_product_scratch(const cx_cpu_linear *l, int64_t n_batch, uint32_t n_threads)
+uint64_t cx__cpu_product_scratch(
+	const cx_cpu_isa *isa, const cx_cpu_linear *l, int64_t n_batch, uint32_t n_threads)
 {
-	uint64_t together = cx__cpu_linear_scratch(l, n_threads),
-			 alone = cx__cpu_product_scratch1(l) * n_threads;
-	if (n_batch <= 1) alone = cx__cpu_product_scratch1(l);
+	uint64_t together = cx__cpu_linear_scratch(isa, l, n_threads),
+			 alone = cx__cpu_product_scratch1(isa, l) * n_threads;
+	if (n_batch <= 1) alone = cx__cpu_product_scratch1(isa, l);
 	return together > alone ? together : alone;
 }

@@ -25,7 +25,8 @@ bool cx__cpu_matmul_shape(const cx_attr_matmul *at, const cx_desc *in, const cx_
 	cx_cpu_linear *l, cx_cpu_batch *batch);
 
 /* Scratch of one product by one thread, a multiple of 64; of a step of a device with n threads. */
-uint64_t cx__cpu_product_scratch1(const cx_cpu_linear *l);
-uint64_t cx__cpu_product_scratch(const cx_cpu_linear *l, int64_t n_batch, uint32_t n_threads);
+uint64_t cx__cpu_product_scratch1(const cx_cpu_isa *isa, const cx_cpu_linear *l);
+uint64_t cx__cpu_product_scratch(
+	const cx_cpu_isa *isa, const cx_cpu_linear *l, int64_t n_batch, uint32_t n_threads);
 
 #endif

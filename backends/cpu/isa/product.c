@@ -31,7 +31,7 @@ CX_CPU_FN(cx_matmul_tile_f32)
 		l.w[0].y = cx_at_off(y, i * l.m * l.w[0].n);
 		if (whole) {
 			cx__cpu_linear_run(
-				c->isa, &l, c->scratch + t->rank * cx__cpu_product_scratch1(&l), 0, 1, NULL);
+				c->isa, &l, c->scratch + t->rank * cx__cpu_product_scratch1(c->isa, &l), 0, 1, NULL);
 		} else {
 			cx__cpu_linear_run(c->isa, &l, c->scratch, t->rank, t->n, t->pool);
 			cx__pool_barrier(t->pool);

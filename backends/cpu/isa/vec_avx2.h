@@ -338,6 +338,51 @@ CX_INLINE v16i v16i_dot16(v16i acc, vb w, vb a)
 		_mm256_add_epi32(acc.b, _mm256_madd_epi16(w.b, a.b)));
 }
 #define CX_HAVE_DOT8 0
+#define CX_HAVE_BF16 0
+CX_INLINE vb v16_as_vb(v16 x)
+{
+	return CX_V2(vb, _mm256_castps_si256(x.a), _mm256_castps_si256(x.b));
+}
+CX_INLINE void v16__transpose8(__m256 x[8])
+{
+	__m256 t[8];
+	CX_UNROLL
+	for (int i = 0; i < 8; i += 4) {
+		__m256 a = _mm256_unpacklo_ps(x[i], x[i + 1]), b = _mm256_unpackhi_ps(x[i], x[i + 1]);
+		__m256 c = _mm256_unpacklo_ps(x[i + 2], x[i + 3]),
+			   d = _mm256_unpackhi_ps(x[i + 2], x[i + 3]);
+		t[i] = _mm256_shuffle_ps(a, c, 0x44);
+		t[i + 1] = _mm256_shuffle_ps(a, c, 0xee);
+		t[i + 2] = _mm256_shuffle_ps(b, d, 0x44);
+		t[i + 3] = _mm256_shuffle_ps(b, d, 0xee);
+	}
+	CX_UNROLL
+	for (int i = 0; i < 4; i++) {
+		x[i] = _mm256_permute2f128_ps(t[i], t[4 + i], 0x20);
+		x[4 + i] = _mm256_permute2f128_ps(t[i], t[4 + i], 0x31);
+	}
+}
+/* Lane j of x[i] and lane i of x[j] change places. */
+CX_INLINE void v16_transpose(v16 x[16])
+{
+	for (int h = 0; h < 4; h++) { /* quarters of 8 x 8 */
+		__m256 t[8];
+		if (h == 2) continue; /* together with 1 */
+		for (int i = 0; i < 8; i++) t[i] = h == 0 ? x[i].a : h == 1 ? x[i].b : x[8 + i].b;
+		v16__transpose8(t);
+		if (h == 1) {
+			__m256 u[8];
+			for (int i = 0; i < 8; i++) u[i] = x[8 + i].a;
+			v16__transpose8(u);
+			for (int i = 0; i < 8; i++) x[i].b = u[i];
+			for (int i = 0; i < 8; i++) x[8 + i].a = t[i];
+		} else
+			for (int i = 0; i < 8; i++) {
+				if (h == 0) x[i].a = t[i];
+				else x[8 + i].b = t[i];
+			}
+	}
+}
 CX_INLINE vb vb_even16(vb x)
 {
 	__m256i m = _mm256_set1_epi16(0xff);

@@ -386,6 +386,42 @@ CX_INLINE v16i v16i_dot8(v16i acc, vb w, vb a)
 {
 	return _mm512_dpbusd_epi32(acc, w, a);
 }
+/* Pairs of bf16: lane j += w[2j+1]*a[2j+1], then += w[2j]*a[2j]; subnormals count as 0. */
+#define CX_HAVE_BF16 1
+CX_INLINE v16 v16_dot_bf16(v16 acc, vb w, vb a)
+{
+	return _mm512_dpbf16_ps(acc, (__m512bh)w, (__m512bh)a);
+}
+CX_INLINE vb v16_as_vb(v16 x)
+{
+	return _mm512_castps_si512(x);
+}
+/* Lane j of x[i] and lane i of x[j] change places. */
+CX_INLINE void v16_transpose(v16 x[16])
+{
+	__m512 t[16];
+	CX_UNROLL
+	for (int i = 0; i < 16; i += 4) {
+		__m512 a = _mm512_unpacklo_ps(x[i], x[i + 1]), b = _mm512_unpackhi_ps(x[i], x[i + 1]);
+		__m512 c = _mm512_unpacklo_ps(x[i + 2], x[i + 3]),
+			   d = _mm512_unpackhi_ps(x[i + 2], x[i + 3]);
+		t[i] = _mm512_shuffle_ps(a, c, 0x44);
+		t[i + 1] = _mm512_shuffle_ps(a, c, 0xee);
+		t[i + 2] = _mm512_shuffle_ps(b, d, 0x44);
+		t[i + 3] = _mm512_shuffle_ps(b, d, 0xee);
+	}
+	CX_UNROLL
+	for (int i = 0; i < 4; i++) { /* t[4g+i]: lanes i, 4+i, 8+i, 12+i of rows 4g.. */
+		__m512 a = _mm512_shuffle_f32x4(t[i], t[4 + i], 0x88),
+			   b = _mm512_shuffle_f32x4(t[8 + i], t[12 + i], 0x88);
+		__m512 c = _mm512_shuffle_f32x4(t[i], t[4 + i], 0xdd),
+			   d = _mm512_shuffle_f32x4(t[8 + i], t[12 + i], 0xdd);
+		x[i] = _mm512_shuffle_f32x4(a, b, 0x88);
+		x[8 + i] = _mm512_shuffle_f32x4(a, b, 0xdd);
+		x[4 + i] = _mm512_shuffle_f32x4(c, d, 0x88);
+		x[12 + i] = _mm512_shuffle_f32x4(c, d, 0xdd);
+	}
+}
 /* Even and odd bytes as 32 unsigned 16-bit values; 16-bit difference and product. */
 CX_INLINE vb vb_even16(vb x)
 {

@@ -347,6 +347,22 @@ CX_INLINE v16i v16i_dot16(v16i acc, vb w, vb a)
 	return v16i_load(r);
 }
 #define CX_HAVE_DOT8 0
+#define CX_HAVE_BF16 0
+CX_INLINE vb v16_as_vb(v16 x)
+{
+	vb r;
+	memcpy(&r, &x, sizeof r);
+	return r;
+}
+/* Lane j of x[i] and lane i of x[j] change places. */
+CX_INLINE void v16_transpose(v16 x[16])
+{
+	uint32_t a[16][16], b[16][16];
+	memcpy(a, x, sizeof a);
+	for (int i = 0; i < 16; i++)
+		for (int j = 0; j < 16; j++) b[j][i] = a[i][j];
+	memcpy(x, b, sizeof b);
+}
 CX_INLINE vb vb_even16(vb x)
 {
 	for (int i = 0; i < 32; i++) x.b[2 * i + 1] = 0;
