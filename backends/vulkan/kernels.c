@@ -166,6 +166,7 @@ static bool accept_matmul(const cx_vk_device *d, const cx_kernel_key *k)
 	const cx_attr_matmul *at = k->attr;
 	const cx_desc *a = &k->in[0], *b = &k->in[1], *y = &k->out[0];
 	int32_t m = a->rank - (at->trans_a ? 1 : 2), n = b->rank - (at->trans_b ? 2 : 1);
+	if (at->act_scale > 0.0f) return false;
 	if (!cx__vk_float(a->dtype) || !cx__desc_is_dense(y) || !weight_ok(d, b, n)) return false;
 	return (a->dim[m] == 0 || cx__vk_piece(d, &a, 1, m) > 0) &&
 		   (y->dim[y->rank - 2] == 0 || cx__vk_piece(d, &y, 1, y->rank - 2) > 0);
@@ -174,6 +175,7 @@ static bool accept_linear(const cx_vk_device *d, const cx_kernel_key *k)
 {
 	const cx_attr_linear *at = k->attr;
 	uint32_t w = 1 + (uint32_t)at->norm_in;
+	if (at->act_scale > 0.0f) return false;
 	for (uint32_t i = 0; i < k->n_in; i++) {
 		bool weight = i >= w && i < w + (uint32_t)at->n_w;
 		if (!present(k, i)) continue;
