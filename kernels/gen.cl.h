@@ -22,7 +22,7 @@ CX_KERNEL cx_xent_group(CX_BUF(y), CX_BUF(x), CX_BUF(target), CX_BUF(part), CX_P
 	if (l > 0) return;
 	if (t != P.i[1]) {
 		if (t < 0 || (cx_u32)t >= n) loss = CX_NAN;
-		else loss = (cx_acc)m + CX_ACC_LOG(sum) - cx_load_f(x, dx, from + (cx_u32)t * xs);
+		else loss = (cx_acc)m - cx_load_f(x, dx, from + (cx_u32)t * xs) + CX_ACC_LOG(sum);
 	}
 	if (P.t[0].dtype != CX_K_NONE)
 		cx_store_acc(y, P.t[0].dtype, P.t[0].off + row * P.t[0].stride[5], loss);
