@@ -67,6 +67,7 @@ static void magnitudes(cx_op op, cx_random_opts *o)
 		if (large_values[i].leaves) o->large_leaves = large_values[i].leaves;
 	}
 	if (is_backward(op)) o->large = 4;
+	if (op == CX_OP_adamw) o->tame_leaves = 0x30; /* learning rate, and steps, which count from 1 */
 }
 
 /* By name, so that a new row does not change the cases of the others. */

@@ -203,6 +203,7 @@ static shaping shape_of(const cx_random_graph *rg, cx_dtype t, uint32_t id, cx_r
 {
 	shaping s = {rg->opts.data, 1, 1, false};
 	int64_t turn;
+	if (rg->opts.tame_leaves >> leaf_number(rg, id) & 1) s.data = CX_DATA_TAME;
 	if (s.data == CX_DATA_TAME) return s;
 	turn = cx__rng_int(rng, 0, 7);
 	switch (s.data) {

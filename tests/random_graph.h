@@ -38,6 +38,7 @@ typedef struct cx_random_opts {
 	int data;              /* CX_DATA_* */
 	float large;           /* CX_DATA_LARGE: what values are multiplied with */
 	uint32_t large_leaves; /* ... in which leaves, a bit each in the order of creation */
+	uint32_t tame_leaves;  /* leaves that stay as they are whatever `data` says, likewise */
 	bool large_ints;
 	uint64_t data_seed; /* other data for the same graph */
 	bool smooth; /* discrete ops (argmax, floor, compare, casts to int) read only exact values, so
