@@ -62,4 +62,21 @@ float cx_act(float x)
 	return r;
 }
 
-uint cx_base[7]; /* of this batch */
+/* Read once: a parameter is a load, which drivers do not move out of loops. */
+uint cx_m, cx_n, cx_k;     /* dims of the product */
+uint cx_ms[7], cx_ns[7];   /* strides of axes 4 and 5, of w its [n,k] */
+uint cx_base[7];           /* offset of this batch; of w behind cx_w0 */
+uint cx_w0;
+
+void cx_setup()
+{
+	cx_m = P_U(0);
+	cx_n = P_U(1);
+	cx_k = P_U(2);
+	cx_w0 = T_OFF(2);
+	[[unroll]] for (uint t = 0; t < 7; t++)
+	{
+		cx_ms[t] = T_STRIDE(t, 4);
+		cx_ns[t] = T_STRIDE(t, 5);
+	}
+}

@@ -3,17 +3,17 @@
 void cx_finish(uint m, uint n, float v)
 {
 	precise float z = v;
-	if (m >= P_U(0) || n >= P_U(1)) return;
-	if (W == CX_I8C) z = z * cx_ld3(CX_F32, T_OFF(3) + n);
+	if (m >= cx_m || n >= cx_n) return;
+	if (W == CX_I8C) z = z * cx_ld3(CX_F32, cx_base[3] + n);
 	z = cx_round_to(
 		Y, z); /* 16-bit results: where the op that this one took in would have stored it */
-	if (BIAS != 99) z = cx_round_to(Y, z + cx_ld4(BIAS, T_OFF(4) + n * T_STRIDE(4, 5)));
+	if (BIAS != 99) z = cx_round_to(Y, z + cx_ld4(BIAS, cx_base[4] + n * cx_ns[4]));
 	if (ACT != 0) z = cx_round_to(Y, cx_act(z));
 	if (FACTOR != 99)
 		z = cx_round_to(
-			Y, z * cx_ld6(FACTOR, cx_base[6] + m * T_STRIDE(6, 4) + n * T_STRIDE(6, 5)));
-	if (RESID != 99) z = z + cx_ld5(RESID, cx_base[5] + m * T_STRIDE(5, 4) + n * T_STRIDE(5, 5));
-	cx_st0(Y, cx_base[0] + m * T_STRIDE(0, 4) + n * T_STRIDE(0, 5), z);
+			Y, z * cx_ld6(FACTOR, cx_base[6] + m * cx_ms[6] + n * cx_ns[6]));
+	if (RESID != 99) z = z + cx_ld5(RESID, cx_base[5] + m * cx_ms[5] + n * cx_ns[5]);
+	cx_st0(Y, cx_base[0] + m * cx_ms[0] + n * cx_ns[0], z);
 }
 
 #ifndef CX_PROD_OWN_MAIN
@@ -28,6 +28,7 @@ void main()
 	uint n0 = tn * per_n + (LANES == 8 ? me / 8u : me % 8u * COLS),
 		 m0 = tm * per_m + (LANES == 8 ? 0u : me / 8u * ROWS);
 	float acc[ROWS][COLS], total[ROWS][COLS];
+	cx_setup();
 	[[unroll]] for (uint t = 0; t < 7; t++) cx_base[t] = t == 2u ? 0u : T_OFF(t);
 	if (BATCH)
 		for (uint k = 4; k > 0; k--) {
@@ -38,7 +39,7 @@ void main()
 	[[unroll]] for (uint r = 0; r < ROWS; r++) [[unroll]] for (uint c = 0; c < COLS; c++)
 		total[r][c] = acc[r][c] = 0.0;
 	if (LANES == 8) {
-		if (g < P_N && n0 < P_U(1)) cx_lane(me % 8u, m0, n0, acc);
+		if (g < P_N && n0 < cx_n) cx_lane(me % 8u, m0, n0, acc);
 		[[unroll]] for (uint r = 0; r < ROWS; r++) cx_part[r][me] = acc[r][0];
 		barrier();
 		if (me % 8u != 0u || g >= P_N) return;
@@ -50,7 +51,7 @@ void main()
 		}
 		return;
 	}
-	if (g >= P_N || m0 >= P_U(0) || n0 >= P_U(1)) return;
+	if (g >= P_N || m0 >= cx_m || n0 >= cx_n) return;
 	for (uint l = 0; l < 8; l++) {
 		[[unroll]] for (uint r = 0; r < ROWS; r++) [[unroll]] for (uint c = 0; c < COLS; c++)
 			acc[r][c] = 0.0;

@@ -24,6 +24,7 @@ void main()
 	uint g = cx_group(), me = gl_LocalInvocationIndex, rest = g / P_U(3) / P_U(4);
 	uint n0 = g % P_U(3) * 32u, m0 = g / P_U(3) % P_U(4) * 32u;
 	fcoopmatNV<32, gl_ScopeSubgroup, 16, 16> acc[2][2];
+	cx_setup();
 	[[unroll]] for (uint t = 0; t < 7; t++) cx_base[t] = T_OFF(t);
 	if (BATCH)
 		for (uint k = 4; k > 0; k--) {
@@ -33,14 +34,14 @@ void main()
 		}
 	[[unroll]] for (uint i = 0; i < 2; i++)
 		[[unroll]] for (uint j = 0; j < 2; j++) acc[i][j] = fcoopmatNV<32, gl_ScopeSubgroup, 16, 16>(0.0);
-	for (uint k0 = 0; k0 < P_U(2); k0 += 16u) {
+	for (uint k0 = 0; k0 < cx_k; k0 += 16u) {
 		fcoopmatNV<16, gl_ScopeSubgroup, 16, 16> a[2], b[2];
 		barrier();
 		for (uint i = me; i < 512u; i += 32u) {
 			uint r = i / 16u, k = k0 + i % 16u;
 			float x = 0.0, w = 0.0;
-			if (m0 + r < P_U(0) && k < P_U(2)) x = cx_ld1(X, cx_base[1] + (m0 + r) * T_STRIDE(1, 4) + k * T_STRIDE(1, 5));
-			if (n0 + r < P_U(1) && k < P_U(2)) w = cx_ld2(W, cx_base[2] + (n0 + r) * T_STRIDE(2, 4) + k * T_STRIDE(2, 5));
+			if (m0 + r < cx_m && k < cx_k) x = cx_ld1(X, cx_base[1] + (m0 + r) * cx_ms[1] + k * cx_ns[1]);
+			if (n0 + r < cx_n && k < cx_k) w = cx_ld2(W, cx_base[2] + (n0 + r) * cx_ms[2] + k * cx_ns[2]);
 			cx_xs[i] = float16_t(x);
 			cx_ws[i] = float16_t(w);
 		}

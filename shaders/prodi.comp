@@ -19,10 +19,10 @@ int cx_sdot(uint a, uint b, spirv_literal int packed_4x8);
 /* Where the 32 bytes of block s of column n begin, and their factor. */
 uint cx_block(uint n, uint s, out float d)
 {
-	uint at = T_OFF(2) + n * T_STRIDE(2, 4) + s * 32u;
+	uint at = cx_w0 + n * cx_ms[2] + s * 32u;
 	d = 1.0;
 	if (W == CX_I8C) return at;
-	at = T_OFF(2) + (n * T_STRIDE(2, 4) + s) * 34u;
+	at = cx_w0 + (n * cx_ms[2] + s) * 34u;
 	d = cx_h2(at);
 	return at + 2u;
 }
@@ -37,7 +37,7 @@ float cx_floats(uint m, uint k, uint at, float d, float sum)
 {
 	for (uint j = 0; j < 32; j++) {
 		float q = float(int(cx_word(at + (j & ~3u)) << (24u - 8u * (j % 4u))) >> 24);
-		float x = cx_ld1(X, cx_base[1] + m * T_STRIDE(1, 4) + (k + j) * T_STRIDE(1, 5));
+		float x = cx_ld1(X, cx_base[1] + m * cx_ms[1] + (k + j) * cx_ns[1]);
 		precise float a = fma(x, q * d, sum);
 		sum = a;
 	}
@@ -46,14 +46,14 @@ float cx_floats(uint m, uint k, uint at, float d, float sum)
 
 void cx_lane(uint l, uint m0, uint n0, inout float acc[ROWS][COLS])
 {
-	uint n_blocks = P_U(2) / 32u;
+	uint n_blocks = cx_k / 32u, digits = T_OFF(7);
 	for (uint s = l; s < n_blocks; s += 8u) {
 		uint at[COLS], from[ROWS];
 		float d[COLS];
 		ivec3 sum[ROWS][COLS];
-		[[unroll]] for (uint c = 0; c < COLS; c++) at[c] = cx_block(min(n0 + c, P_U(1) - 1u), s, d[c]);
+		[[unroll]] for (uint c = 0; c < COLS; c++) at[c] = cx_block(min(n0 + c, cx_n - 1u), s, d[c]);
 		[[unroll]] for (uint r = 0; r < ROWS; r++) {
-			from[r] = T_OFF(7) + (min(m0 + r, P_U(0) - 1u) * n_blocks + s) * 25u;
+			from[r] = digits + (min(m0 + r, cx_m - 1u) * n_blocks + s) * 25u;
 			[[unroll]] for (uint c = 0; c < COLS; c++) sum[r][c] = ivec3(0);
 		}
 		for (uint j = 0; j < 8; j++) {
@@ -72,7 +72,7 @@ void cx_lane(uint l, uint m0, uint n0, inout float acc[ROWS][COLS])
 				precise float v = float(sum[r][c].x) * 65536.0 + float(sum[r][c].y * 256 + sum[r][c].z), a;
 				a = acc[r][c] + v * (scale * d[c]);
 				if (cx_isnan(scale) || !(abs(d[c]) < cx_inf()))
-					a = cx_floats(min(m0 + r, P_U(0) - 1u), s * 32u, at[c], d[c], acc[r][c]);
+					a = cx_floats(min(m0 + r, cx_m - 1u), s * 32u, at[c], d[c], acc[r][c]);
 				acc[r][c] = a;
 			}
 		}

@@ -1,11 +1,7 @@
-/* prodt.comp - products of f32 and f16 operands whose rows are contiguous, read four elements
- * at a time as texels (uniform
- * texel buffers: vector loads without a loop over lanes on software devices, and the texture
- * path on others). w is [n,k]
- * rows, or with NN [k,n]; then a tile has whole texels of columns. Same order of sums as
- * prod.comp, so the same bits.
- * Strides, offsets and K are multiples of 4 (the host sees to it). Texels: x at binding 8, w
- * at 9. */
+/* prodt.comp - products of f32 and f16 operands whose rows are contiguous, read four elements at a time as texels (uniform
+ * texel buffers: vector loads without a loop over lanes on software devices, and the texture path on others). w is [n,k]
+ * rows, or with NN [k,n]; then a tile has whole texels of columns. Same order of sums as prod.comp, so the same bits.
+ * Strides, offsets and K are multiples of 4 (the host sees to it). Texels: x at binding 8, w at 9. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "shaders/prod.glsl"
@@ -16,8 +12,8 @@ layout(set = 0, binding = 9) uniform samplerBuffer cx_tw;
 
 void cx_lane(uint l, uint m0, uint n0, inout float acc[ROWS][COLS])
 {
-	uint K = P_U(2), ws = (NN ? T_STRIDE(2, 5) : T_STRIDE(2, 4)) / 4u, xs = T_STRIDE(1, 4) / 4u;
-	uint m_end = P_U(0) - 1u, n_end = P_U(1) - 1u, w0 = (T_OFF(2) + cx_base[2]) / 4u,
+	uint K = cx_k, ws = (NN ? cx_ns[2] : cx_ms[2]) / 4u, xs = cx_ms[1] / 4u;
+	uint m_end = cx_m - 1u, n_end = cx_n - 1u, w0 = (cx_w0 + cx_base[2]) / 4u,
 		 x0 = cx_base[1] / 4u;
 	uint at_x[ROWS], at_w[COLS];
 	[[unroll]] for (uint r = 0; r < ROWS; r++) at_x[r] = x0 + min(m0 + r, m_end) * xs;
@@ -37,10 +33,12 @@ void cx_lane(uint l, uint m0, uint n0, inout float acc[ROWS][COLS])
 					for (uint c = 0; c < (COLS + 3) / 4; c++)
 						w[c] = texelFetch(cx_tw, int(at_w[c] + (k + q) * ws));
 				[[unroll]] for (uint r = 0; r < ROWS; r++)
-					[[unroll]] for (uint c = 0; c < COLS; c++)
 				{
-					precise float a = fma(x[r][q], NN ? w[c / 4][c % 4] : w[c][q], acc[r][c]);
-					acc[r][c] = a;
+					[[unroll]] for (uint c = 0; c < COLS; c++)
+					{
+						precise float sum = fma(x[r][q], NN ? w[c / 4][c % 4] : w[c][q], acc[r][c]);
+						acc[r][c] = sum;
+					}
 				}
 			}
 		}
