@@ -227,8 +227,9 @@ typedef struct cx_grad_opts {
 	/* Recompute: give the tensors that the backward may keep from the forward, e.g. the outputs of a
 	 * model's blocks. Everything else that it reads is computed again from these, block by block, last
 	 * block first, as torch.utils.checkpoint does: memory for one block's inner values instead of
-	 * all, for about one more forward. Same bits as without, on the same device. Always kept are
-	 * leaves, constants, and versions of states (with the other outputs of the node that made them).
+	 * all, for about one more forward. The same numbers as without (bit for bit on the reference;
+	 * elsewhere the planner may fuse other groups). Always kept are leaves, constants, and versions
+	 * of states (with the other outputs of the node that made them).
 	 * NULL: keep all. An empty list (not NULL) computes everything again from the leaves. */
 	const cx_tensor *checkpoints;
 	uint32_t n_checkpoints;

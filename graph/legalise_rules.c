@@ -1,7 +1,7 @@
 /* legalise_rules.c - ops as simpler ops, for devices that lack a kernel of their own for them.
  *
- * A rule only applies to f32 (that of barrier: to all), where the intermediate results are as
- * precise as a kernel's registers. It makes its nodes only if the device has a kernel for each, or a rule in turn. */
+ * A rule only applies to f32, where the intermediate results are as precise as a kernel's
+ * registers. It makes its nodes only if the device has a kernel for each, or a rule in turn. */
 #include "graph/plan.h"
 
 #include <string.h>
@@ -142,13 +142,6 @@ static void rule_log_softmax(maker *m, const cx_pnode *n)
 		NULL, true);
 }
 
-/* Nodes are made equal only before this pass, so what a barrier keeps apart stays apart; the copy
- * takes the barrier's place in the order. */
-static void rule_barrier(maker *m, const cx_pnode *n)
-{
-	make(m, CX_OP_copy, n->in[0], CX_NO, NULL, true);
-}
-
 static const struct {
 	uint16_t op;
 	void (*run)(maker *, const cx_pnode *);
@@ -161,7 +154,6 @@ static const struct {
 	{CX_OP_layernorm, rule_layernorm},
 	{CX_OP_softmax, rule_softmax},
 	{CX_OP_log_softmax, rule_log_softmax},
-	{CX_OP_barrier, rule_barrier},
 };
 
 static bool has_rule(unsigned op)
@@ -188,8 +180,8 @@ cx_status cx__plan_rule(
 	cx_pnode n = p->n[node]; /* p->n moves */
 	maker m = {.p = p, .src = n.src, .last = n.out[0], .made = made};
 	*n_made = 0;
-	if (!has_rule(n.op)) return CX_OK;
-	for (uint32_t j = 0; n.op != CX_OP_barrier && j < n.n_in; j++)
+	if (!has_rule(n.op) || p->t[n.in[0]].desc.dtype != CX_F32) return CX_OK;
+	for (uint32_t j = 1; j < n.n_in; j++)
 		if (n.in[j] != CX_NO && p->t[n.in[j]].desc.dtype != CX_F32) return CX_OK;
 	for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++)
 		if (rules[i].op == n.op) rules[i].run(&m, &n);

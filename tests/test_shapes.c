@@ -166,6 +166,8 @@ static const shape_case cases[] = {
 	/* moving data */
 	{"copy", "(%3)", "bool[4,6]"},
 	{"copy", "(%8)", "! q8_0"},
+	{"barrier", "(%3, %0)", "bool[4,6]"},
+	{"barrier", "(%8, %0)", "! q8_0"},
 	{"gather", "(%5, %20) {axis=1}", "f32[2,2,3,3,6]"},
 	{"gather", "(%8, %2) {axis=0}", "f32[4,64]"},
 	{"gather", "(%8, %2)", "! axis 0"},
