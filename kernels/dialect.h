@@ -40,6 +40,7 @@ typedef float cx_acc;
 #define CX_LOCAL __local
 #define CX_LOCAL_ARRAY(type, name, n) __local type name[n]
 #define CX_BARRIER() barrier(CLK_LOCAL_MEM_FENCE)
+#define CX_BARRIER_ALL() barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE)
 #define CX_GROUP_ID(d) ((cx_u32)get_group_id(d))
 #define CX_LOCAL_ID() ((cx_u32)get_local_id(0))
 #define CX_LOCAL_SIZE() ((cx_u32)get_local_size(0))
@@ -130,6 +131,7 @@ typedef double cx_acc;
 #define CX_LOCAL
 #define CX_LOCAL_ARRAY(type, name, n) __shared__ type name[n]
 #define CX_BARRIER() __syncthreads()
+#define CX_BARRIER_ALL() __syncthreads() /* what the group wrote to buffers is seen, too */
 #define CX_DIM_0(v) v.x
 #define CX_DIM_1(v) v.y
 #define CX_DIM_2(v) v.z

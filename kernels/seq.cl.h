@@ -6,36 +6,9 @@
 #define CX_SEQ_CL_H
 
 #include "kernels/quant.cl.h"
-
-struct cx_span {
-	cx_i32 first, end, slot;
-};
-
-CX_FN struct cx_span cx_span_of(CX_BUF(off), CX_PQ const struct cx_ktensor *to, CX_BUF(slot),
-	CX_PQ const struct cx_ktensor *ts, CX_PQ const struct cx_kparams *p, cx_i32 b)
-{
-	struct cx_span s;
-	s.first = 0;
-	s.end = b == 0 ? p->i[1] : 0;
-	s.slot = b;
-	if (to->dtype != CX_K_NONE) {
-		s.first = ((CX_GLOBAL const cx_i32 *)off)[to->off + (cx_u32)b * to->stride[5]];
-		s.end = ((CX_GLOBAL const cx_i32 *)off)[to->off + (cx_u32)(b + 1) * to->stride[5]];
-		if (s.first < 0) s.first = 0; /* a table that lies must not read outside */
-		if (s.end > p->i[1]) s.end = p->i[1];
-	}
-	if (ts->dtype != CX_K_NONE)
-		s.slot = ((CX_GLOBAL const cx_i32 *)slot)[ts->off + (cx_u32)b * ts->stride[5]];
-	if (s.slot < 0 || s.slot >= p->i[2]) s.slot = -1;
-	return s;
-}
+#include "kernels/span.h"
 
 /* ---- conv1d: i[3] taps, i[4] silu, i[5] channels. t: y, state, x, w, bias, off, slot ---- */
-
-CX_FN cx_u32 cx_state_at(CX_PQ const struct cx_ktensor *t, cx_i32 slot, cx_i32 i, cx_u32 ch)
-{
-	return t->off + (cx_u32)slot * t->stride[3] + (cx_u32)i * t->stride[4] + ch * t->stride[5];
-}
 
 /* Outputs; the state is only read. An item per row and channel. */
 CX_KERNEL cx_conv1d_item(CX_BUF(y), CX_BUF(state), CX_BUF(x), CX_BUF(w), CX_BUF(bias), CX_BUF(off),
@@ -102,11 +75,6 @@ CX_KERNEL cx_conv1d_state(CX_BUF(state), CX_BUF(x), CX_BUF(off), CX_BUF(slot), C
 /* ---- gated delta rule, spec/llm.md 2.4, token by token. i[3] heads of v, i[4] of k, i[5] tiled,
  * i[6] dk, i[7] dv; f[0] scale. t: y, state (dense), q, k, v, g, beta, off, slot, scratch. An item
  * per sequence, head and sixteen columns of its state ---- */
-
-CX_FN cx_u32 cx_head_at(CX_PQ const struct cx_ktensor *t, cx_u32 row, cx_u32 h)
-{
-	return t->off + row * t->stride[3] + h * t->stride[4];
-}
 
 CX_KERNEL cx_delta_item(CX_BUF(y), CX_BUF(state), CX_BUF(q), CX_BUF(k), CX_BUF(v), CX_BUF(g),
 	CX_BUF(beta), CX_BUF(off), CX_BUF(slot), CX_BUF(scratch), CX_PARAMS)

@@ -32,7 +32,7 @@ static const char *text_of(const char *family)
 /* Which families read blocks of sixteen. */
 static bool needs_quant(const char *family)
 {
-	static const char *const names[] = {"matmul", "attn", "move", "row", "seq"};
+	static const char *const names[] = {"matmul", "attn", "move", "row", "seq", "grad"};
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
 		if (strcmp(names[i], family) == 0) return true;
 	return false;

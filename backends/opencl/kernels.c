@@ -167,6 +167,52 @@ static uint64_t scratch_pair(const cx_device *dev, const cx_kernel_key *key)
 	return padded((uint64_t)((n + per - 1) / per) * 8);
 }
 
+static uint64_t scratch_norm_grad(const cx_device *dev, const cx_kernel_key *key)
+{
+	const cx_desc *x = &key->in[0];
+	int64_t cols = x->dim[x->rank - 1];
+	(void)dev;
+	return cols ? padded((uint64_t)(cx__desc_elems(x) / cols) * 12) : 0;
+}
+
+static uint64_t scratch_attention_grad(const cx_device *dev, const cx_kernel_key *key)
+{
+	const cx_desc *q = &key->in[0];
+	uint64_t n = 12;
+	(void)dev;
+	for (int32_t i = 0; i < q->rank - 1; i++) n *= (uint64_t)q->dim[i];
+	return padded(n);
+}
+
+static uint64_t scratch_conv1d_grad(const cx_device *dev, const cx_kernel_key *key)
+{
+	(void)dev;
+	return padded((uint64_t)cx__desc_elems(&key->in[0]) * 4);
+}
+
+/* dq and dk in f32, and the states that kernels/grad.cl.h says. */
+static uint64_t scratch_delta_grad(const cx_device *dev, const cx_kernel_key *key)
+{
+	const cx_desc *q = &key->in[0], *v = &key->in[2];
+	uint64_t n_seq = 1, rows = (uint64_t)q->dim[0],
+			 state = (uint64_t)(q->dim[1] * q->dim[2] * v->dim[2]);
+	(void)dev;
+	if (key->n_in > 8 && key->in[8].dtype != CX_DTYPE_COUNT)
+		n_seq = (uint64_t)key->in[8].dim[0] - 1;
+	else if (key->n_in > 9 && key->in[9].dtype != CX_DTYPE_COUNT)
+		n_seq = (uint64_t)key->in[9].dim[0];
+	return padded(2 * (uint64_t)cx__desc_elems(q) * 4 +
+				  (rows / CX_CL_DELTA_EVERY + n_seq * (CX_CL_DELTA_EVERY + 2)) * state * 4);
+}
+
+static bool accept_delta_grad(const cx_cl_device *dev, const cx_kernel_key *key)
+{
+	bool dense =
+		key->n_in < 8 || key->in[7].dtype == CX_DTYPE_COUNT || cx__desc_is_dense(&key->in[7]);
+	return dense && key->in[2].dim[2] <= HEAD_WIDTH &&
+		   scratch_delta_grad(&dev->base, key) / 4 < INT32_MAX;
+}
+
 /* ---- rows ---- */
 
 #define scratch_none NULL

@@ -128,7 +128,12 @@ void cx__cl_discard(cx_program *prog);
 
 /* ---- launches (launch.c) ---- */
 
-enum { CX_CL_ARGS = CX_K_TENSORS + 1, CX_CL_CONST = 1, CX_CL_ITEMS = 64 };
+enum {
+	CX_CL_ARGS = CX_K_TENSORS + 1,
+	CX_CL_CONST = 1,
+	CX_CL_ITEMS = 64,
+	CX_CL_DELTA_EVERY = 16 /* CX_DELTA_EVERY of kernels/grad.cl.h */
+};
 
 /* What a launch will be, until all of a program's are known. */
 typedef struct cx_cl_draft {
@@ -211,10 +216,13 @@ const cx_kernel *cx__cl_find(const cx_cl_device *dev, const cx_kernel_key *key);
 #define CX_CL_PLANS(X)                                                                             \
 	X(map)                                                                                         \
 	X(reduce)                                                                                      \
-	X(argmax) X(topk) X(cumsum) X(softmax) X(norm) X(groupnorm) X(add_norm) X(matmul) X(linear)    \
-		X(attention) X(paged) X(view) X(copy) X(cast_block) X(assign) X(concat) X(pad) X(gather)   \
+	X(argmax)                                                                                      \
+	X(topk)                                                                                        \
+	X(cumsum) X(softmax) X(norm) X(groupnorm) X(add_norm) X(matmul) X(linear) X(attention)         \
+		X(paged) X(view) X(copy) X(cast_block) X(assign) X(concat) X(pad) X(gather)                \
 			X(gather_block) X(scatter) X(embed) X(rope) X(rope_kv) X(conv1d) X(delta) X(scan)      \
-				X(cscan) X(xent) X(pair) X(adamw) X(random) X(iota)
+				X(cscan) X(xent) X(pair) X(adamw) X(random) X(iota) X(norm_grad) X(attention_grad) \
+					X(conv1d_grad) X(delta_grad)
 #define X(name) void cx__cl_plan_##name(cx_cl_builder *b, const cx_step *s);
 CX_CL_PLANS(X)
 #undef X

@@ -229,7 +229,7 @@ static double conv_input(const cx__ref_call *c, const span *s, int64_t t, int64_
 	return s->slot < 0 ? 0 : at3(&c->in[2], s->slot, c->in[2].d.dim[1] + t, ch);
 }
 
-/* dz[t]: gradient of the sum before the activation, K-1 zeros behind it. */
+/* dz[t]: gradient of the sum before the activation. */
 static void conv_before(const cx__ref_call *c, const span *s, int64_t ch, double *dz)
 {
 	const cx_attr_conv1d *at = c->attr;
@@ -245,7 +245,6 @@ static void conv_before(const cx__ref_call *c, const span *s, int64_t ch, double
 		}
 		dz[t] = f * at2(&c->in[3], s->first + t, ch);
 	}
-	for (int64_t t = n; t < n + k - 1; t++) dz[t] = 0;
 }
 
 /* Gradient of the input at time t, t >= -(K-1): of the outputs it reaches, and of the new state. */
@@ -255,7 +254,8 @@ static double conv_into(
 	int64_t k = c->in[1].d.dim[1], n = s->end - s->first, i = t - (n - (k - 1));
 	double sum = s->slot >= 0 && i >= 0 && cx__ref_has(c, 5) ? at3(&c->in[5], s->slot, i, ch) : 0;
 	for (int64_t j = 0; j < k; j++)
-		if (t + k - 1 - j >= 0) sum += at2(&c->in[1], ch, j) * dz[t + k - 1 - j];
+		if (t + k - 1 - j >= 0 && t + k - 1 - j < n)
+			sum += at2(&c->in[1], ch, j) * dz[t + k - 1 - j];
 	return sum;
 }
 

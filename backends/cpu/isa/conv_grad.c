@@ -1,8 +1,8 @@
 /* conv_grad.c - gradient of conv1d, 16 channels at a time: once through a sequence for the gradient
  * of the sums before the activation (dz), and for taps and bias; once for that of the inputs.
  *
- * Operands x, w, state, dy, bias, dstate, off, slot. Scratch, per thread: dz of a sequence with K-1
- * rows of zeros behind it, taps and their gradient, 16 channels each. */
+ * Operands x, w, state, dy, bias, dstate, off, slot. Scratch, per thread: dz of a sequence,
+ * taps and their gradient, 16 channels each. */
 #include "backends/cpu/isa/lane.h"
 #include "backends/cpu/isa/span.h"
 #include "backends/cpu/isa/vmath.h"
@@ -55,17 +55,16 @@ static void outputs(conv *p, const cx_span *s)
 			v16_store(p->dw + 16 * j,
 				v16_fma(d, conv_input(p, s, t - p->k + 1 + j), v16_load(p->dw + 16 * j)));
 	}
-	memset(p->dz + 16 * len, 0, 16 * (size_t)(p->k - 1) * sizeof *p->dz);
 }
 
 /* Gradient of the input at time t: of the new state's window, and of the outputs that it reaches. */
 CX_INLINE v16 conv_into(const conv *p, const cx_span *s, int64_t t)
 {
-	int64_t i = t - (s->end - s->first - (p->k - 1)), most = t + p->k - 1;
+	int64_t len = s->end - s->first, i = t - (len - (p->k - 1)), most = t + p->k - 1;
 	v16 sum = v16_zero();
 	if (p->dstate && s->slot >= 0 && i >= 0)
 		sum = v16_load_as(CX_F32, p->dstate->p, state_at(p, p->dstate, s->slot, i), p->n);
-	for (int64_t j = 0; j < p->k && j <= most; j++)
+	for (int64_t j = most < len ? 0 : most - len + 1; j < p->k && j <= most; j++)
 		sum = v16_fma(v16_load(p->w + 16 * j), v16_load(p->dz + 16 * (most - j)), sum);
 	return sum;
 }
