@@ -48,8 +48,7 @@ cx_status cx__host_advise(const cx_host *h, cx_status st, cx_err *err)
 {
 	if (st == CX_ERR_UNSUPPORTED && err && h->dev && !h->devs[1] && strstr(err->msg, "no kernel"))
 		hint(err, "; --allow-fallback runs it on another device");
-	if (h->dev && (st == CX_ERR_DEVICE || (st == CX_ERR_MEMORY && err && strchr(err->msg, ':'))))
-		hint(err, devices_hint);
+	if (h->dev && (st == CX_ERR_DEVICE || st == CX_ERR_MEMORY)) hint(err, devices_hint);
 	return st;
 }
 

@@ -153,7 +153,7 @@ static void bad_commands(void **state)
 	refused("pack", "CSV");
 	refused("pack @two.csv --budget nan", "'nan'");
 	refused("pack @two.csv --frobnicate", "--frobnicate");
-	refused("decoder", "demo, eval, simulate");
+	refused("decoder", "is none of demo, eval");
 	refused("decoder eval", "--spikes");
 	refused("decoder eval --method tarot", "'tarot'");
 	refused("decoder eval --train-fraction nan", "'nan'");
@@ -409,6 +409,35 @@ static void fallback(void **state)
 	assert_non_null(strstr(a.err, "0 of ")); /* asked for, not needed */
 }
 
+/* A broken kernel is found, reduced, found again in what is left, and not on a sound device. */
+static void broken_kernel(void **state)
+{
+	static ran r;
+	(void)state;
+	setenv("CORTEX_FAULT", "cumsum scale", 1);
+	run("diff --graph @good.cxg --backends ref,faulty --reduce @small.cxg", NULL, &r);
+	assert_int_equal(r.code, 1);
+	assert_non_null(strstr(r.out, "first diverging node: %2 cumsum on faulty (alone"));
+	assert_non_null(strstr(r.err, "small.cxg: "));
+	run("diff --graph @small.cxg --backends faulty", NULL, &r);
+	assert_int_equal(r.code, 1);
+	assert_non_null(strstr(r.out, "cumsum"));
+	assert_non_null(strstr(r.out, " on faulty (alone"));
+	run("diff --graph @good.cxg --backends faulty --json", NULL, &r);
+	assert_int_equal(r.code, 1);
+	assert_non_null(strstr(r.out, "\"first\": {\"backend\": \"faulty\""));
+	unsetenv("CORTEX_FAULT");
+	run("diff --graph @small.cxg --backends faulty,cpu", NULL, &r);
+	assert_int_equal(r.code, 0);
+	assert_non_null(strstr(r.out, "first diverging node: none"));
+	run("diff --graph @good.cxg --backends cpu --reduce @none.cxg", NULL, &r);
+	assert_true(r.code == 0 && strstr(r.err, "none.cxg: not written"));
+	assert_int_not_equal(access(temp_path("none.cxg"), F_OK), 0);
+	setenv("CORTEX_FAULT", "cumsum frobnicate", 1);
+	refused("plan @good.cxg --backend faulty", "CORTEX_FAULT 'cumsum frobnicate'");
+	unsetenv("CORTEX_FAULT");
+}
+
 static void good_ones(void **state)
 {
 	static ran a, b;
@@ -452,6 +481,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(failing_devices),
 		cmocka_unit_test(drivers),
 		cmocka_unit_test(fallback),
+		cmocka_unit_test(broken_kernel),
 		cmocka_unit_test(good_ones),
 		cmocka_unit_test(nowhere_to_write),
 	};
