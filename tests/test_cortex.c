@@ -526,6 +526,32 @@ static void padding_and_batching(void **state)
 	cx_cortex_close(m);
 }
 
+static void refused_events(void **state)
+{
+	cx_cortex_config c = cx_cortex_config_size(CX_CORTEX_NANO);
+	static const struct {
+		int at, value; /* of off, neuron, time, value one after another */
+		const char *want;
+	} bad[] = {{0, 1, "begins at 1"}, {2, 1, "window 1 ends at 1, must be in 2..3"},
+		{3, 4, "window 2 ends at 4, must be in 2..3"},
+		{5, -1, "window 0, event 1: neuron is -1, must be in 0..255"},
+		{6, 256, "window 2, event 0: neuron is 256"},
+		{7, 128, "window 0, event 0: time is 128, must be in 0..127"},
+		{12, 8, "window 2, event 0: value is 8, must be in 0..7"}};
+	int32_t v[13] = {0, 2, 2, 3, 255, 0, 9, 127, 0, 3, 7, 0, 1};
+	(void)state;
+	OK(cx_cortex_check_events(&c, v, 3, v + 4, v + 7, v + 10, 3, err));
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		int32_t was = v[bad[i].at];
+		cx_err err = {0};
+		v[bad[i].at] = bad[i].value;
+		assert_int_equal(
+			cx_cortex_check_events(&c, v, 3, v + 4, v + 7, v + 10, 3, &err), CX_ERR_ARGUMENT);
+		if (!strstr(err.msg, bad[i].want)) fail_msg("'%s' for '%s'", err.msg, bad[i].want);
+		v[bad[i].at] = was;
+	}
+}
+
 /* ---- masking ---- */
 
 enum { MASK_WINDOWS = 40, MASK_EVENTS = 50, MASK_ALL = MASK_WINDOWS * MASK_EVENTS };
@@ -782,7 +808,7 @@ int main(void)
 		cmocka_unit_test(conf_files), cmocka_unit_test(first_values), cmocka_unit_test(golden_ref),
 		cmocka_unit_test(golden_cpu), cmocka_unit_test(golden_others),
 		cmocka_unit_test(served_plan), cmocka_unit_test(folded_or_not),
-		cmocka_unit_test(padding_and_batching), cmocka_unit_test(masking),
-		cmocka_unit_test(loss_and_gradient), cmocka_unit_test(dropout)};
+		cmocka_unit_test(padding_and_batching), cmocka_unit_test(refused_events),
+		cmocka_unit_test(masking), cmocka_unit_test(loss_and_gradient), cmocka_unit_test(dropout)};
 	return cmocka_run_group_tests_name("cortex", tests, open_devices, close_devices);
 }

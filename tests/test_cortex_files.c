@@ -506,12 +506,87 @@ static void out_of_memory(void **state)
 	bytes_free(&b);
 }
 
-int main(void)
+/* ---- the command ---- */
+
+static char binary[1100];
+
+/* Runs `cortex decoder info ARGS`; what it prints, stderr too, goes to text. Gives the exit code. */
+static int info(const char *args, char *text, size_t size)
+{
+	char line[2400];
+	size_t n;
+	FILE *f;
+	snprintf(line, sizeof line, "%s decoder info %s 2>&1", binary, args);
+	f = popen(line, "r");
+	assert_non_null(f);
+	n = fread(text, 1, size - 1, f);
+	text[n] = 0;
+	return pclose(f);
+}
+
+static void info_command(void **state)
+{
+	static const struct {
+		const char *args, *want;
+	} good[] = {{"--model xs", "61 tensors, 4,828,936 parameters, 19,315,744 bytes\n"},
+		{"--model s", "77 tensors, 24,800,776 parameters, 99,203,104 bytes\n"},
+		{"--model m", "109 tensors, 83,514,632 parameters, 334,058,528 bytes\n"},
+		{"--model nano --json", "\"n_parameters\": 205256, "},
+		{"--model s", "encoder.self_attn_blocks.6.mlp.2.weight              [512,2048] "}},
+	  bad[] = {{"", "--model"}, {"--model xl", "xl: No such file"},
+		  {"--model xs --events -1", "--events '-1'"}, {"--model xs extra", "'extra'"}};
+	char *text = malloc(1 << 16), args[2000], path[900];
+	cx_graph *g;
+	bytes b;
+	(void)state;
+	for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+		assert_int_equal(info(good[i].args, text, 1 << 16), 0);
+		if (!strstr(text, good[i].want)) fail_msg("'%s' for '%s'", text, good[i].want);
+	}
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		assert_int_equal(info(bad[i].args, text, 1 << 16), 1 << 8); /* exit code 1 */
+		if (!strstr(text, bad[i].want) || strchr(text, '\n') != text + strlen(text) - 1)
+			fail_msg("'%s' for '%s'", text, bad[i].want);
+	}
+	b = torch_file(nano, &(torch_opts){.spelling = "model", .leave = 7, .bend = -1});
+	snprintf(path, sizeof path, "%s", saved(&b, "lacks.pt"));
+	snprintf(args, sizeof args, "--model %s", path);
+	assert_int_equal(info(args, text, 1 << 16), 1 << 8);
+	assert_non_null(strstr(text, "there is no tensor 'encoder.cross_attn.norm_q.weight'"));
+	bytes_free(&b);
+	/* weights out and in again; a configuration; the served graph */
+	snprintf(path, sizeof path, "%s", temp_path("cli.safetensors"));
+	snprintf(args, sizeof args, "--model nano --export %s", path);
+	assert_int_equal(info(args, text, 1 << 16), 0);
+	snprintf(args, sizeof args, "--model %s", path);
+	assert_int_equal(info(args, text, 1 << 16), 0);
+	assert_non_null(strstr(text, "size nano, from a safetensors checkpoint"));
+	snprintf(path, sizeof path, "%s", temp_path("cli.conf"));
+	snprintf(args, sizeof args, "--model m --config >%s", path);
+	assert_int_equal(info(args, text, 1 << 16), 0);
+	snprintf(args, sizeof args, "--model %s", path);
+	assert_int_equal(info(args, text, 1 << 16), 0);
+	assert_non_null(strstr(text, "size m\n"));
+	snprintf(path, sizeof path, "%s", temp_path("cli.cxg"));
+	snprintf(args, sizeof args, "--model s --batch 4 --events 100 --graph %s", path);
+	assert_int_equal(info(args, text, 1 << 16), 0);
+	b = bytes_load(path);
+	OK(cx_graph_parse((const char *)b.p, b.n, NULL, &g, err));
+	assert_non_null(strstr(text, "4 windows, 400 events"));
+	cx_graph_free(g);
+	bytes_free(&b);
+	free(text);
+}
+
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(pt_files), cmocka_unit_test(int8_files),
 		cmocka_unit_test(sharded_files), cmocka_unit_test(safetensors_files),
 		cmocka_unit_test(half_precision), cmocka_unit_test(strict), cmocka_unit_test(damaged),
 		cmocka_unit_test(bad_pickles), cmocka_unit_test(bad_archives),
-		cmocka_unit_test(out_of_memory)};
+		cmocka_unit_test(out_of_memory), cmocka_unit_test(info_command)};
+	const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
+	snprintf(binary, sizeof binary, "%.*s/../cortex", slash ? (int)(slash - argv[0]) : 1,
+		slash ? argv[0] : ".");
 	return cmocka_run_group_tests_name("cortex files", tests, make_nano, free_nano);
 }

@@ -144,7 +144,8 @@ static cx_tensor cross_attention(builder *b, const cx_cortex_graph *m)
 		heads(b, kv, 1, b->c->cross_attn_heads, false), b->lat_off, m->off, CX_NONE, CX_NONE, NULL);
 	o = shaped(b, cx_named(b->g, o, "encoder.cross_attn"), 2, (int64_t[]){rows, d});
 	o = dropped(b, linear(b, o, "encoder.cross_attn.out_proj"));
-	return cx_add(cx_at(b->g), o, repeat(b, param(b, "encoder.latents"), n));
+	o = cx_add(cx_at(b->g), o, repeat(b, param(b, "encoder.latents"), n));
+	return cx_named(b->g, o, "encoder.cross_attn.sum");
 }
 
 static cx_tensor self_attention(builder *b, cx_tensor z)
@@ -154,13 +155,15 @@ static cx_tensor self_attention(builder *b, cx_tensor z)
 	o = cx_attention(cx_at(b->g), heads(b, qkv, 0, h, true), heads(b, qkv, 1, h, true),
 		heads(b, qkv, 2, h, true), CX_NONE, CX_NONE, CX_NONE, CX_NONE, NULL);
 	o = shaped(b, cx_named(b->g, o, "attention"), 2, (int64_t[]){rows, d});
-	return cx_add(cx_at(b->g), dropped(b, linear(b, o, "out_proj")), z);
+	o = cx_add(cx_at(b->g), dropped(b, linear(b, o, "out_proj")), z);
+	return cx_named(b->g, o, "attention.sum");
 }
 
 static cx_tensor mlp(builder *b, cx_tensor z)
 {
 	cx_tensor h = cx_gelu(cx_at(b->g), linear(b, norm(b, z, "norm_mlp"), "mlp.0"));
-	return cx_add(cx_at(b->g), dropped(b, linear(b, h, "mlp.2")), z);
+	h = linear(b, cx_named(b->g, h, "mlp.1"), "mlp.2");
+	return cx_named(b->g, cx_add(cx_at(b->g), dropped(b, h), z), "mlp.sum");
 }
 
 /* ---- heads ---- */

@@ -120,6 +120,16 @@ typedef struct cx_cortex_loss {
 CX_API cx_cortex_loss cx_cortex_loss_build(
 	const cx_cortex_config *c, const cx_cortex_bucket *b, cx_graph *g, const cx_cortex_graph *m);
 
+/* ---- input --------------------------------------------------------------------------------- */
+
+/* A ragged batch against what the model can take: off[0] is 0 and off does not fall, no more than
+ * n_events_max events, ids and bins and values inside their vocabularies. ARGUMENT names the window
+ * (0-based), the event of the window and the field. (In a graph an index out of range is no fault of
+ * memory: its table contributes zeros.) value may be NULL. */
+CX_API cx_status cx_cortex_check_events(const cx_cortex_config *c, const int32_t *off,
+	int64_t n_windows, const int32_t *neuron, const int32_t *time, const int32_t *value,
+	int64_t n_events_max, cx_err *err);
+
 /* ---- cost ---------------------------------------------------------------------------------- */
 
 /* Multiply-add work of one window in FLOP, two per multiplication, as in spec/decoder.md 1.2. */

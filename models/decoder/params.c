@@ -1,5 +1,5 @@
 /* params.c - the parameters of a Cortex decoder: the state dict of spec/decoder.md 1.11, its first
- * values, its cost. See cortex.h.
+ * values, its input, its cost. See cortex.h.
  *
  * The table below is the state dict in its order. Letters stand for sizes: D width, M hidden width
  * of an MLP, V neurons, T time bins, K value buckets, L latents, b outputs, o one; a digit multiplies. */
@@ -219,6 +219,36 @@ void cx_cortex_param_init(const cx_cortex_param *p, uint64_t seed, float *out)
 		out[i] = (float)v[0];
 		if (i + 1 < n) out[i + 1] = (float)v[1];
 	}
+}
+
+/* ---- input ---- */
+
+cx_status cx_cortex_check_events(const cx_cortex_config *c, const int32_t *off, int64_t n_windows,
+	const int32_t *neuron, const int32_t *time, const int32_t *value, int64_t n_events_max,
+	cx_err *err)
+{
+	const struct {
+		const char *name;
+		const int32_t *v;
+		int64_t n;
+	} f[] = {{"neuron", neuron, c->max_neurons}, {"time", time, c->max_time_bins},
+		{"value", value, c->spike_value_buckets}};
+	if (off[0] != 0)
+		return CX_FAIL(
+			err, CX_ERR_ARGUMENT, "events: the first window begins at %d, not at 0", (int)off[0]);
+	for (int64_t w = 0; w < n_windows; w++) {
+		if (off[w + 1] < off[w] || off[w + 1] > n_events_max)
+			return CX_FAIL(err, CX_ERR_ARGUMENT,
+				"events: window %lld ends at %d, must be in %d..%lld", (long long)w,
+				(int)off[w + 1], (int)off[w], (long long)n_events_max);
+		for (int k = 0; k < 3; k++)
+			for (int32_t i = off[w]; f[k].v && i < off[w + 1]; i++)
+				if (f[k].v[i] < 0 || f[k].v[i] >= f[k].n)
+					return CX_FAIL(err, CX_ERR_ARGUMENT,
+						"events: window %lld, event %d: %s is %d, must be in 0..%lld", (long long)w,
+						(int)(i - off[w]), f[k].name, (int)f[k].v[i], (long long)f[k].n - 1);
+	}
+	return CX_OK;
 }
 
 /* ---- cost ---- */
