@@ -1,9 +1,8 @@
 /* cmd_decoder.c - `cortex decoder`: demo, eval, simulate. */
 #include "serve/cmd_decoder.h"
-#include "models/decoder/metrics.h"
-#include "models/decoder/simulate.h"
-#include "models/files/npy.h"
-#include "serve/svg.h"
+#include "models/decoder/nwb.h"
+#include "models/decoder/protocol.h"
+#include "serve/decoder_table.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -17,24 +16,36 @@
 
 static const char usage[] =
 	"usage: cortex decoder demo [--data DIR|SPIKES.npy,KINEMATICS.npy] [--out DIR] [OPTIONS]\n"
-	"       cortex decoder eval --spikes F.npy --kinematics F.npy [--method wiener|kalman] "
-	"[OPTIONS]\n"
+	"       cortex decoder eval --data PATH | --spikes F.npy --kinematics F.npy [--method "
+	"wiener|kalman] [OPTIONS]\n"
+	"       cortex decoder eval --data PATH --table [--protocol continuous|trial|nlb|all] "
+	"[--markdown]\n"
 	"       cortex decoder info --model xs|s|m|nano|FILE [OPTIONS]   (see its --help)\n"
-	"       cortex decoder simulate --out DIR [--seed N] [--units N] [--seconds S] [--bin S]\n"
+	"       cortex decoder simulate --out DIR [--seed N] [--units N[,N...]] [--seconds S] [--bin "
+	"S] "
+	"[--window N]\n"
 	"\n"
 	"demo      fits on the first part of a recording (simulated if there is no --data), decodes "
 	"the rest\n"
 	"          through a planned graph, and draws true against decoded velocity to "
 	"DIR/decoded.svg\n"
-	"eval      the same without a picture: R2 per column\n"
+	"eval      the same without a picture: R2 per column; with --table every linear decoder, tuned "
+	"by\n"
+	"          cross-validation, and on NWB files with trials the MC_Maze protocols\n"
 	"simulate  writes a reaching session: spikes.npy, kinematics.npy, bayes.npy (the best causal "
-	"decoding)\n"
+	"decoding),\n"
+	"          session.nwb; several unit counts make several subjects, each in a folder of its "
+	"own\n"
+	"\n"
+	"PATH is FILE.nwb, FILE.mat, SPIKES.npy,KINEMATICS.npy, or a folder of them\n"
 	"\n"
 	"  --method M          wiener (default) or kalman\n"
 	"  --history N         bins per window, this one and the N-1 before it; default 10\n"
 	"  --ridge X           penalty on every weight; default 10\n"
 	"  --train-fraction X  default 0.8\n"
-	"  --bin S             seconds per bin of a recording, for the picture's axis\n"
+	"  --bin S             seconds per bin: of an NWB file's grid (0.05), of NPY files for the "
+	"axis\n"
+	"  --window N          simulate: bins that the best decoding may see; default: all the past\n"
 	"  --backend B         cpu, ref, ...; default: the best there is\n"
 	"  --json              one JSON object on stdout\n"
 	"  --seed N --units N --seconds S   of the simulated session\n";
@@ -54,6 +65,10 @@ enum {
 	OPT_SEED,
 	OPT_UNITS,
 	OPT_SECONDS,
+	OPT_TABLE,
+	OPT_MARKDOWN,
+	OPT_PROTOCOL,
+	OPT_WINDOW,
 	OPT_HELP
 };
 
@@ -67,7 +82,10 @@ static const struct option long_options[] = {{"data", required_argument, NULL, O
 	{"bin", required_argument, NULL, OPT_BIN}, {"backend", required_argument, NULL, OPT_BACKEND},
 	{"json", no_argument, NULL, OPT_JSON}, {"seed", required_argument, NULL, OPT_SEED},
 	{"units", required_argument, NULL, OPT_UNITS},
-	{"seconds", required_argument, NULL, OPT_SECONDS}, {"help", no_argument, NULL, OPT_HELP}, {0}};
+	{"seconds", required_argument, NULL, OPT_SECONDS}, {"table", no_argument, NULL, OPT_TABLE},
+	{"markdown", no_argument, NULL, OPT_MARKDOWN},
+	{"protocol", required_argument, NULL, OPT_PROTOCOL},
+	{"window", required_argument, NULL, OPT_WINDOW}, {"help", no_argument, NULL, OPT_HELP}, {0}};
 
 /* A whole number or a finite one; anything else is refused with the option's name. */
 static bool number(
@@ -83,6 +101,8 @@ static bool number(
 		whole ? "a whole number" : "a number", lo, hi);
 	return false;
 }
+
+static const char *const protocols[] = {"continuous", "trial", "nlb", "all"};
 
 static bool set_option(decoder_args *a, int opt)
 {
@@ -130,9 +150,29 @@ static bool set_option(decoder_args *a, int opt)
 		a->sim.seed = (uint64_t)v;
 		return true;
 	case OPT_UNITS:
+		a->subjects = optarg; /* a list is for `simulate`, which checks it */
+		if (strchr(optarg, ',')) return true;
 		if (!number("units", optarg, 1, 1000, true, &v)) return false;
 		a->sim.n_units = (size_t)v;
 		return true;
+	case OPT_WINDOW:
+		if (!number("window", optarg, 1, 1024, true, &v)) return false;
+		a->sim.window = (size_t)v;
+		return true;
+	case OPT_TABLE:
+		a->table = true;
+		return true;
+	case OPT_MARKDOWN:
+		a->markdown = a->table = true;
+		return true;
+	case OPT_PROTOCOL:
+		a->protocol = optarg;
+		a->table = true;
+		for (size_t i = 0; i < sizeof protocols / sizeof *protocols; i++)
+			if (!strcmp(optarg, protocols[i])) return true;
+		cx__cmd_usage(
+			"decoder", "there is no protocol '%.40s' (continuous, trial, nlb, all)", optarg);
+		return false;
 	}
 	return false;
 }
@@ -145,25 +185,26 @@ void cx__progress(void *what, double done)
 		"##############################", done * 100, done >= 1 ? "\n" : "");
 }
 
-static cx_status make_folder(const char *path, cx_err *err)
+/* NWB on a grid of bins, 50 ms unless told otherwise. */
+static cx_status load_nwb(const decoder_args *a, const char *path, cx_session *s, cx_err *err)
 {
-	char part[1024];
-	if (snprintf(part, sizeof part, "%s", path) >= (int)sizeof part)
-		return CX_FAIL(err, CX_ERR_ARGUMENT, "--out: the path is too long");
-	for (char *c = part + 1; *c; c++)
-		if (*c == '/') {
-			*c = 0;
-			mkdir(part, 0777); /* an error shows in the last one */
-			*c = '/';
-		}
-	if (mkdir(part, 0777) != 0 && errno != EEXIST)
-		return CX_FAIL(err, CX_ERR_IO, "%.120s: %s", path, strerror(errno));
-	return CX_OK;
+	cx_recording r;
+	cx_status st = cx_nwb_read(path, NULL, NULL, &r, err);
+	if (st == CX_OK) st = cx_session_bin(&r, a->bin > 0 ? a->bin : 0.05, false, NULL, s, err);
+	cx_recording_deinit(&r);
+	return st;
 }
 
-/* DIR with spikes*.npy and kinematics*.npy, or the two paths with a comma between. */
-static cx_status load_data(const char *data, cx_session *s, cx_err *err)
+static bool ends(const char *s, const char *end)
 {
+	size_t n = strlen(s), k = strlen(end);
+	return n >= k && !strcmp(s + n - k, end);
+}
+
+/* DIR with spikes*.npy and kinematics*.npy, the two paths with a comma between, NWB, or MATLAB. */
+static cx_status load_data(const decoder_args *args, cx_session *s, cx_err *err)
+{
+	const char *data = args->data;
 	char a[1024], b[1024];
 	const char *comma = strchr(data, ',');
 	struct stat info;
@@ -174,9 +215,12 @@ static cx_status load_data(const char *data, cx_session *s, cx_err *err)
 		return cx_session_load(a, comma + 1, NULL, s, err);
 	}
 	if (stat(data, &info) != 0) return CX_FAIL(err, CX_ERR_IO, "%.120s: %s", data, strerror(errno));
+	if (ends(data, ".nwb")) return load_nwb(args, data, s, err);
+	if (ends(data, ".mat")) return cx_session_load_mat(data, NULL, s, err);
 	if (!S_ISDIR(info.st_mode))
 		return CX_FAIL(err, CX_ERR_ARGUMENT,
-			"%.100s is not a folder; give DIR or SPIKES.npy,KINEMATICS.npy", data);
+			"%.100s is not a folder; give DIR, FILE.nwb, FILE.mat or SPIKES.npy,KINEMATICS.npy",
+			data);
 	snprintf(a, sizeof a, "%s/spikes*.npy", data);
 	snprintf(b, sizeof b, "%s/kinematics*.npy", data);
 	if (glob(a, 0, NULL, &ga) != 0 || glob(b, 0, NULL, &gb) != 0)
@@ -187,60 +231,18 @@ static cx_status load_data(const char *data, cx_session *s, cx_err *err)
 	return st;
 }
 
-static cx_status write_session(const cx_session *s, const char *dir, cx_err *err)
-{
-	int64_t counts[2] = {(int64_t)s->n_bins, (int64_t)s->n_units};
-	int64_t kin[2] = {(int64_t)s->n_bins, (int64_t)s->n_kin};
-	char path[1100];
-	cx_status st;
-	snprintf(path, sizeof path, "%s/spikes.npy", dir);
-	if ((st = cx_npy_write(NULL, path, CX_NPY_U1, 2, counts, s->spikes, err)) != CX_OK) return st;
-	snprintf(path, sizeof path, "%s/kinematics.npy", dir);
-	if ((st = cx_npy_write(NULL, path, CX_NPY_F8, 2, kin, s->kin, err)) != CX_OK) return st;
-	snprintf(path, sizeof path, "%s/bayes.npy", dir);
-	return cx_npy_write(NULL, path, CX_NPY_F8, 2, kin, s->bayes, err);
-}
-
-static cx_status simulate(decoder_args *a, cx_session *s, cx_err *err)
-{
-	double r2[8];
-	size_t first;
-	cx_status st = cx_simulate(&a->sim, NULL, cx__progress, (void *)"simulating", s, err);
-	if (st != CX_OK) return st;
-	first = cx_session_split(s, a->fraction);
-	cx_r2(s->kin + first * s->n_kin, s->bayes + first * s->n_kin, s->n_bins - first, s->n_kin, r2);
-	printf(
-		"simulated %zu units, %zu bins of %g ms, seed %llu; Bayes-optimal R2 on the last %zu bins:",
-		s->n_units, s->n_bins, 1e3 * s->bin_seconds, (unsigned long long)a->sim.seed,
-		s->n_bins - first);
-	for (size_t c = 0; c < s->n_kin; c++) printf(" %s %.4f", s->kin_name[c], r2[c]);
-	printf("\n");
-	return CX_OK;
-}
-
-static cx_status cmd_simulate(decoder_args *a, cx_err *err)
-{
-	cx_session s = {0};
-	cx_status st;
-	if (!a->out) return CX_FAIL(err, CX_ERR_ARGUMENT, "simulate needs --out DIR");
-	if ((st = make_folder(a->out, err)) != CX_OK) return st;
-	if ((st = simulate(a, &s, err)) == CX_OK && (st = write_session(&s, a->out, err)) == CX_OK)
-		printf("wrote %s/{spikes,kinematics,bayes}.npy\n", a->out);
-	cx_session_deinit(&s);
-	return st;
-}
-
 static cx_status cmd_eval(decoder_args *a, bool demo, cx_err *err)
 {
 	cx_session s = {0};
 	cx_status st;
+	if (!demo && a->table) return cx__decoder_table(a, err);
 	if (demo && !a->out) a->out = ".";
-	if (a->data) st = load_data(a->data, &s, err);
+	if (a->data) st = load_data(a, &s, err);
 	else if (a->spikes && a->kin) st = cx_session_load(a->spikes, a->kin, NULL, &s, err);
-	else if (demo && !a->spikes && !a->kin) st = simulate(a, &s, err);
+	else if (demo && !a->spikes && !a->kin) st = cx__simulate_session(a, 0, &s, err);
 	else st = CX_FAIL(err, CX_ERR_ARGUMENT, "eval needs --spikes and --kinematics (or --data)");
 	if (st == CX_OK && s.bin_seconds == 0) s.bin_seconds = a->bin;
-	if (st == CX_OK && demo) st = make_folder(a->out, err);
+	if (st == CX_OK && demo) st = cx__make_folder(a->out, err);
 	if (st == CX_OK) st = cx__decoder_eval(a, &s, demo, err);
 	cx_session_deinit(&s);
 	return st;
@@ -263,7 +265,7 @@ int cx__cmd_decoder(int argc, char **argv)
 	}
 	if (argc > 1 && optind < argc)
 		return cx__cmd_usage("decoder", "'%.60s' is no option", argv[optind]);
-	if (!strcmp(what, "simulate")) st = cmd_simulate(&a, &err);
+	if (!strcmp(what, "simulate")) st = cx__decoder_simulate(&a, &err);
 	else if (!strcmp(what, "eval")) st = cmd_eval(&a, false, &err);
 	else if (!strcmp(what, "demo")) st = cmd_eval(&a, true, &err);
 	else return cx__cmd_usage("decoder", "'%.40s' is none of demo, eval, info, simulate", what);

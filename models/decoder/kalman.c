@@ -155,6 +155,12 @@ cx_status cx_kalman_fit(const cx_session *s, size_t n_train, cx_kalman *out, cx_
 	if (n_train < d + 2 || n_train > s->n_bins)
 		return CX_FAIL(err, CX_ERR_ARGUMENT, "kalman fit: %zu training bins of %zu; %zu at least",
 			n_train, s->n_bins, d + 2);
+	for (size_t t = 0; t < n_train; t++)
+		if ((s->kin_ok && !s->kin_ok[t]) || (s->observed && !s->observed[t]))
+			return CX_FAIL(err, CX_ERR_ARGUMENT,
+				"kalman fit: bin %zu has no movement or no spikes; it wants a run of bins without "
+				"gaps",
+				t);
 	if (u > 4000) return CX_FAIL(err, CX_ERR_ARGUMENT, "kalman fit: %zu units; 4000 at most", u);
 	if ((st = work_init(&f, s, n_train, err)) != CX_OK) return st;
 	*out = (cx_kalman){.n_state = d, .n_units = u, .alloc = s->alloc};

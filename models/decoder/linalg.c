@@ -22,24 +22,48 @@ static double dot(const double *a, const double *b, size_t n)
 /* Columns of L per panel, and terms of a sum that are packed at a time. */
 enum { PANEL = 32, TERMS = 128 };
 
-typedef double pair __attribute__((vector_size(16), aligned(8)));
+typedef void tile_fn(double *c, const double *a, size_t n, const double *bt, size_t n_terms);
 
-/* 4 rows by 4 columns of C -= A B', A's rows n apart, B packed as bt[term][PANEL]. */
-static void tile(double *c, const double *a, size_t n, const double *bt, size_t n_terms)
+/* 4 rows by two vectors of columns of C -= A B', A's rows n apart, B packed as bt[term][PANEL]. Every
+ * element is one sum in the order of its terms, so both widths give the same bits. */
+#define TILE(name, vec, width)                                                                     \
+	static void name(double *c, const double *a, size_t n, const double *bt, size_t n_terms)       \
+	{                                                                                              \
+		vec s[4][2];                                                                               \
+		memset(s, 0, sizeof s);                                                                    \
+		for (size_t k = 0; k < n_terms; k++) {                                                     \
+			vec b0 = *(const vec *)(bt + k * PANEL), b1 = *(const vec *)(bt + k * PANEL + width);  \
+			for (size_t r = 0; r < 4; r++) {                                                       \
+				double x = a[r * n + k];                                                           \
+				s[r][0] += x * b0;                                                                 \
+				s[r][1] += x * b1;                                                                 \
+			}                                                                                      \
+		}                                                                                          \
+		for (size_t r = 0; r < 4; r++) {                                                           \
+			*(vec *)(c + r * n) -= s[r][0];                                                        \
+			*(vec *)(c + r * n + width) -= s[r][1];                                                \
+		}                                                                                          \
+	}
+
+/* clang-format off */
+typedef double pair __attribute__((vector_size(16), aligned(8)));
+TILE(tile_pair, pair, 2)
+#if defined(__x86_64__)
+typedef double four __attribute__((vector_size(32), aligned(8)));
+__attribute__((target("avx2"))) TILE(tile_four, four, 4)
+#endif
+	/* clang-format on */
+
+	static tile_fn *pick(size_t *cols)
 {
-	pair s[4][2] = {{{0}}};
-	for (size_t k = 0; k < n_terms; k++) {
-		pair b0 = *(const pair *)(bt + k * PANEL), b1 = *(const pair *)(bt + k * PANEL + 2);
-		for (size_t r = 0; r < 4; r++) {
-			pair x = {a[r * n + k], a[r * n + k]};
-			s[r][0] += x * b0;
-			s[r][1] += x * b1;
-		}
+#if defined(__x86_64__)
+	if (__builtin_cpu_supports("avx2")) {
+		*cols = 8;
+		return tile_four;
 	}
-	for (size_t r = 0; r < 4; r++) {
-		*(pair *)(c + r * n) -= s[r][0];
-		*(pair *)(c + r * n + 2) -= s[r][1];
-	}
+#endif
+	*cols = 4;
+	return tile_pair;
 }
 
 /* Takes the columns before j out of columns [j, j + PANEL) of rows j and below. What falls above the
@@ -47,12 +71,14 @@ static void tile(double *c, const double *a, size_t n, const double *bt, size_t 
 static void update(double *a, size_t n, size_t j)
 {
 	double bt[TERMS * PANEL];
+	size_t cols;
+	tile_fn *tile = pick(&cols);
 	for (size_t k0 = 0; k0 < j; k0 += TERMS) {
 		size_t terms = j - k0 < TERMS ? j - k0 : TERMS, i = j;
 		for (size_t c = 0; c < PANEL; c++)
 			for (size_t k = 0; k < terms; k++) bt[k * PANEL + c] = a[(j + c) * n + k0 + k];
 		for (; i + 4 <= n; i += 4)
-			for (size_t c = 0; c < PANEL; c += 4)
+			for (size_t c = 0; c < PANEL; c += cols)
 				tile(a + i * n + j + c, a + i * n + k0, n, bt + c, terms);
 		for (; i < n; i++)
 			for (size_t c = 0; c < PANEL; c++)

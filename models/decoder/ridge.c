@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { FOLDS = 5, MAX_FEATURES = 4000, MAX_STEPS = 20 };
+enum { FOLDS = 4, MAX_FEATURES = 4000, MAX_STEPS = 20 };
 
 void cx_ridge_alphas(double lo, double hi, double *alphas)
 {
@@ -20,6 +20,7 @@ typedef struct tuner {
 	double *gram, *w, *bias;
 	double sse[CX_RIDGE_ALPHAS][CX_MAX_BEHAVIOR], sst[CX_MAX_BEHAVIOR];
 	double alphas[CX_RIDGE_ALPHAS];
+	bool wanted[CX_MAX_BEHAVIOR]; /* columns whose gain is worth a longer history */
 } tuner;
 
 static size_t block_start(const tuner *t, size_t fold)
@@ -122,7 +123,7 @@ static cx_status try_history(tuner *t, cx_ridge_choice *out, bool *better,
 		for (size_t a = 0; a < CX_RIDGE_ALPHAS; a++) {
 			double r2 = 1 - t->sse[a][c] / fmax(t->sst[c], 1e-8);
 			if (!(r2 > out->cv_r2[c])) continue;
-			*better = true;
+			*better = *better || t->wanted[c];
 			out->cv_r2[c] = r2;
 			out->alpha[c] = t->alphas[a];
 			out->history[c] = t->history;
@@ -141,6 +142,7 @@ cx_status cx_ridge_tune(const cx_session *s, size_t n_train, size_t step,
 {
 	tuner t = {.s = s, .n_train = n_train, .d = s->n_kin};
 	bool better = true;
+	size_t n_vel = 0;
 	memset(out, 0, sizeof *out);
 	for (size_t c = 0; c < CX_MAX_BEHAVIOR; c++) out->cv_r2[c] = -INFINITY;
 	if (n_train < 10 * FOLDS || n_train > s->n_bins)
@@ -150,6 +152,8 @@ cx_status cx_ridge_tune(const cx_session *s, size_t n_train, size_t step,
 	if (step * s->n_units > MAX_FEATURES)
 		step = s->n_units < MAX_FEATURES ? MAX_FEATURES / s->n_units : 1;
 	cx_ridge_alphas(10, 1e5, t.alphas);
+	for (size_t c = 0; c < t.d; c++) n_vel += t.wanted[c] = !strncmp(s->kin_name[c], "vel", 3);
+	for (size_t c = 0; n_vel == 0 && c < t.d; c++) t.wanted[c] = true;
 	for (size_t i = 1; i <= MAX_STEPS && better; i++) {
 		cx_status st;
 		t.history = i * step;

@@ -23,8 +23,8 @@ typedef struct cx_ridge_choice {
 } cx_ridge_choice;
 
 /* Chooses history and alpha for every column on bins [0, n_train): histories of step, 2 step, ... bins
- * while any column still gains (0.25 s of bins if step is 0; at most 4000 features), the nine alphas
- * 10 ... 1e5, five blocks. Blocks see no spikes of their neighbours. progress may be NULL. */
+ * while velocity still gains (any column, if none is velocity; steps of 0.25 s if step is 0; at most
+ * 4000 features), the nine alphas 10 ... 1e5, four blocks. Blocks see no spikes of their neighbours. progress may be NULL. */
 cx_status cx_ridge_tune(const cx_session *s, size_t n_train, size_t step,
 	void (*progress)(void *ctx, double done), void *ctx, cx_ridge_choice *out, cx_err *err);
 
