@@ -4,6 +4,7 @@
  * buffer in pieces. */
 #include "backends/vulkan/vk.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Index of the best memory type among `allowed`, or -1. */
@@ -31,6 +32,7 @@ cx_status cx__vk_memory_make(
 	VkMemoryAllocateInfo mem = {VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO};
 	VkMemoryRequirements need;
 	void *map = NULL;
+	char what[64];
 	VkResult r;
 	int type;
 	*out = (struct cx_vk_memory){0};
@@ -51,10 +53,8 @@ cx_status cx__vk_memory_make(
 	if (r == VK_SUCCESS) return CX_OK;
 fail:
 	cx__vk_memory_free(d, out);
-	CX_FAIL(err, r == VK_ERROR_DEVICE_LOST ? CX_ERR_DEVICE : CX_ERR_MEMORY,
-		"%s: no buffer of %llu bytes: %s", d->base.name, (unsigned long long)bytes,
-		cx__vk_result(r));
-	return cx__vk_fail(d, r, "no buffer", err);
+	snprintf(what, sizeof what, "no buffer of %llu bytes", (unsigned long long)bytes);
+	return cx__vk_fail(d, r, what, err);
 }
 
 void cx__vk_memory_free(cx_vk_device *d, struct cx_vk_memory *m)
