@@ -1,6 +1,8 @@
-/* test_llm_devices.c - a trained language model on devices that are not on every machine (opencl):
- * its greedy ids are those of the fixtures, and a prompt in pieces gives the bits of a prompt as a
- * whole. Says which device is missing. */
+/* test_llm_devices.c - a trained language model on devices that are not on every machine (opencl,
+ * vulkan): its greedy ids are those of the fixtures, and a prompt in pieces gives the bits of a prompt
+ * as a whole. Says which device is missing. */
+#include "tests/vulkan_env.h"
+
 #include "models/llm/llm.h"
 
 #include <setjmp.h>
@@ -115,6 +117,13 @@ static void test_opencl(void **state)
 	check_device("opencl");
 }
 
+static void test_vulkan(void **state)
+{
+	(void)state;
+	vulkan_env();
+	check_device("vulkan");
+}
+
 static int make_runtime(void **state)
 {
 	(void)state;
@@ -130,6 +139,7 @@ static int free_runtime(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_opencl)};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_opencl), cmocka_unit_test(test_vulkan)};
 	return cmocka_run_group_tests(tests, make_runtime, free_runtime);
 }

@@ -172,8 +172,9 @@ static void make_fail(cx_device *dev, long call)
 	X(EnqueueNDRangeKernel)
 	X(EnqueueFillBuffer)
 	X(EnqueueCopyBuffer)
-	X(EnqueueReadBuffer) X(EnqueueWriteBuffer) X(Flush) X(Finish) X(GetEventProfilingInfo)
-		X(CreateBuffer) X(CreateProgramWithSource) X(CreateKernel)
+	X(EnqueueReadBuffer)
+	X(EnqueueWriteBuffer) X(Flush) X(Finish) X(GetEventProfilingInfo) X(CreateBuffer)
+		X(CreateProgramWithSource) X(CreateKernel)
 #undef X
 }
 
@@ -321,10 +322,18 @@ static cl_program CL_API_CALL count_source(
 	return real.CreateProgramWithSource(c, n, s, l, code);
 }
 
-/* Runs with a device that keeps its programs in `dir`; returns how many were built from source. */
+static int n_logged;
+static void on_log(void *ctx, cx_log_level level, const char *where, const char *msg)
+{
+	(void)ctx;
+	n_logged += level == CX_LOG_WARN && !strcmp(where, "opencl") && strstr(msg, "built anew");
+}
+
+/* Runs with a device that keeps its programs in `dir`; returns how many were built from source, and
+ * leaves in n_logged how many lines said that a file was no good. */
 static int run_cached(const char *dir)
 {
-	cx_config config = {.cache_dir = dir};
+	cx_config config = {.cache_dir = dir, .log = on_log};
 	cx_runtime *rt;
 	cx_device *dev;
 	cx_err err = {0};
@@ -333,7 +342,7 @@ static int run_cached(const char *dir)
 	real = ((cx_cl_device *)dev)->cl;
 	((cx_cl_device *)dev)->keeps_programs = false; /* as with a driver that does not */
 	((cx_cl_device *)dev)->cl.CreateProgramWithSource = count_source;
-	n_from_source = 0;
+	n_from_source = n_logged = 0;
 	if (run_model(rt, dev, y, &err) != CX_OK) fail_msg("%s", err.msg);
 	assert_true(y[3] == 0 && y[0] > 1.73f && y[0] < 1.74f);
 	close_both(rt, dev);
@@ -384,13 +393,17 @@ static void test_cache(void **state)
 	first = run_cached(dir);
 	assert_true(first > 0);
 	assert_int_equal(run_cached(dir), 0);
+	assert_int_equal(n_logged, 0);
 	assert_int_equal(damage(dir, -1, false), first);
 	assert_int_equal(run_cached(dir), first);
+	assert_int_equal(n_logged, first);
 	damage(dir, 100, false);
 	assert_int_equal(run_cached(dir), first);
 	damage(dir, 3, false);
 	assert_int_equal(run_cached(dir), first);
+	assert_int_equal(n_logged, first);
 	assert_int_equal(run_cached(dir), 0);
+	assert_int_equal(n_logged, 0);
 	damage(dir, 0, true);
 	rmdir(dir);
 	assert_true(run_cached(dir) > 0); /* a folder that is not there */

@@ -345,6 +345,22 @@ static char *cache_file(const char *dir)
 	return path;
 }
 
+/* Adds to a byte of the driver's data, with a checksum that fits: magic, u64 bytes, u64 FNV-1a. */
+static void change_cache(const char *path, size_t at, unsigned char add)
+{
+	static unsigned char data[1 << 20];
+	FILE *f = fopen(path, "r+b");
+	uint64_t sum = 14695981039346656037ull;
+	size_t n = fread(data, 1, sizeof data, f);
+	assert_true(n > 24 + at && n < sizeof data);
+	data[24 + at] = (unsigned char)(data[24 + at] + add);
+	for (size_t i = 24; i < n; i++) sum = (sum ^ data[i]) * 1099511628211ull;
+	memcpy(data + 16, &sum, sizeof sum);
+	rewind(f);
+	assert_int_equal(fwrite(data, 1, n, f), n);
+	fclose(f);
+}
+
 static void test_cache(void **state)
 {
 	char dir[] = "/tmp/cortex-vulkan-XXXXXX";
@@ -371,10 +387,19 @@ static void test_cache(void **state)
 	assert_int_equal(truncate(cache_file(dir), 10), 0);
 	run_cached(dir, &seen);
 	assert_int_equal(seen.n, 2);
+	change_cache(cache_file(dir), 8, 1); /* the maker of the device, another one */
+	run_cached(dir, &seen);
+	assert_int_equal(seen.n, 3);
+	assert_non_null(strstr(seen.last, "another device"));
+	run_cached(dir, &seen); /* it was written anew */
+	assert_int_equal(seen.n, 3);
+	assert_int_equal(truncate(cache_file(dir), 0), 0);
+	run_cached(dir, &seen);
+	assert_int_equal(seen.n, 4);
 	remove(cache_file(dir));
 	rmdir(dir);
 	run_cached(dir, &seen); /* a folder that is not there */
-	assert_int_equal(seen.n, 3);
+	assert_int_equal(seen.n, 5);
 }
 
 /* ---- failures ---- */

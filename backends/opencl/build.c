@@ -92,6 +92,16 @@ static bool path_of(const cx_cl_device *dev, const char *const *src, char *path,
 			   (unsigned long long)b) < size;
 }
 
+static void log_damage(const cx_cl_device *dev, const char *path)
+{
+	const cx_config *cfg = cx_runtime_config(dev->base.rt);
+	char msg[1200];
+	if (!cfg->log) return;
+	snprintf(msg, sizeof msg,
+		"cached program %s is damaged or of another driver, and is built anew", path);
+	cfg->log(cfg->log_ctx, CX_LOG_WARN, "opencl", msg);
+}
+
 static cl_program load(cx_cl_device *dev, const char *path)
 {
 	const cx_alloc *alloc = cx__cl_alloc_of(dev);
@@ -116,6 +126,7 @@ static cl_program load(cx_cl_device *dev, const char *path)
 		dev->cl.ReleaseProgram(p);
 		p = NULL;
 	}
+	if (!p) log_damage(dev, path);
 	if (data) cx_free(alloc, data, (size_t)size);
 	fclose(f);
 	return p;

@@ -175,6 +175,17 @@ static bool cache_path(const cx_vk_device *d, const char *suffix, char *buf, siz
 	return n > 0 && (size_t)n < size;
 }
 
+/* Is it what this device's driver made? It checks that too, but not all drivers do it well. */
+static bool is_own(const cx_vk_device *d, const void *data, uint64_t bytes)
+{
+	VkPipelineCacheHeaderVersionOne h;
+	if (bytes < sizeof h) return false;
+	memcpy(&h, data, sizeof h);
+	return h.headerSize >= sizeof h && h.headerVersion == VK_PIPELINE_CACHE_HEADER_VERSION_ONE &&
+		   h.vendorID == d->props.vendorID && h.deviceID == d->props.deviceID &&
+		   memcmp(h.pipelineCacheUUID, d->uuid, sizeof d->uuid) == 0;
+}
+
 /* The data of a good file, else NULL; the reason is logged. */
 static void *cache_read(cx_vk_device *d, const char *path, size_t *size)
 {
@@ -190,6 +201,7 @@ static void *cache_read(cx_vk_device *d, const char *path, size_t *size)
 	else if (fread(data, 1, (size_t)h.bytes, f) != h.bytes || fgetc(f) != EOF)
 		why = "has the wrong length";
 	else if (fnv(fnv_start, data, (size_t)h.bytes) != h.sum) why = "has a wrong checksum";
+	else if (!is_own(d, data, h.bytes)) why = "is of another device or driver";
 	fclose(f);
 	if (!why) {
 		*size = (size_t)h.bytes;
