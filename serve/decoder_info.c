@@ -1,5 +1,5 @@
-/* decoder_info.c - `cortex decoder info`: what a Cortex decoder is: configuration, tensors, parameter
- * count, work per window; and its served graph or its weights as a file. */
+/* decoder_info.c - `cortex decoder info`: what a Cortex decoder is: configuration, tensors,
+ * parameter count, work per window; and its served graph or its weights as a file. */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>

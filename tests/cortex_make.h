@@ -1,5 +1,5 @@
-/* cortex_make.h - for tests of the Cortex decoder: the weights and events of tests/golden/cortex.tsv
- * from its hash, the expected values, and files as PyTorch writes them. */
+/* cortex_make.h - for tests of the Cortex decoder: the weights and events of
+ * tests/golden/cortex.tsv from its hash, the expected values, and files as PyTorch writes them. */
 #ifndef CX_TESTS_CORTEX_MAKE_H
 #define CX_TESTS_CORTEX_MAKE_H
 
@@ -55,8 +55,9 @@ void pickle_global(bytes *b, const char *module, const char *name);
 void pickle_tensor(bytes *b, const char *storage, const char *key, int rank, const int64_t *dims);
 
 /* A model as torch.save() writes it: under `spelling` (NULL: bare) beside a pickled object. leave:
- * index of a tensor left out, -1: none; extra: name of one too many, or NULL; bend: index of one with
- * a dim too large, -1: none. int8: linears of the encoder and the behaviour head as in the INT8 map. */
+ * index of a tensor left out, -1: none; extra: name of one too many, or NULL; bend: index of one
+ * with a dim too large, -1: none. int8: linears of the encoder and the behaviour head as in the
+ * INT8 map. */
 typedef struct torch_opts {
 	const char *spelling;
 	int leave, bend;

@@ -1,5 +1,5 @@
-/* test_cortex_files.c - checkpoints of the Cortex decoder: every container, export and back, what is
- * missing, too many or bent, pickles that would run something, archives cut anywhere. */
+/* test_cortex_files.c - checkpoints of the Cortex decoder: every container, export and back, what
+ * is missing, too many or bent, pickles that would run something, archives cut anywhere. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -124,7 +124,8 @@ static void int8_files(void **state)
 	bytes_free(&b);
 }
 
-/* A record of torch.distributed.checkpoint.metadata: NEWOBJ, then BUILD of the pairs that follow. */
+/* A record of torch.distributed.checkpoint.metadata: NEWOBJ, then BUILD of the pairs that
+ * follow. */
 static void record(bytes *b, const char *name)
 {
 	pickle_global(b, "torch.distributed.checkpoint.metadata", name);
@@ -510,7 +511,8 @@ static void out_of_memory(void **state)
 
 static char binary[1100];
 
-/* Runs `cortex decoder info ARGS`; what it prints, stderr too, goes to text. Gives the exit code. */
+/* Runs `cortex decoder info ARGS`; what it prints, stderr too, goes to text. Gives the exit
+ * code. */
 static int info(const char *args, char *text, size_t size)
 {
 	char line[2400];

@@ -2,8 +2,8 @@
  *
  * Read are safetensors and, without executing any of them, the containers of spec/decoder.md 1.11:
  * model_state_dict, model, state_dict or a bare map in a .pt file, a distributed checkpoint's
- * folder, and the INT8 map (x.weight_int8 [n,k], x.weight_scale [n] in place of x.weight). Import is
- * strict: a tensor that is missing, not expected or of another shape is an error that names it.
+ * folder, and the INT8 map (x.weight_int8 [n,k], x.weight_scale [n] in place of x.weight). Import
+ * is strict: a tensor that is missing, not expected or of another shape is an error that names it.
  * Sizes come from the shapes. The number of heads has no shape: it is in the metadata of
  * safetensors that cx_cortex_save() wrote; else it is that of the published size, else heads are 64
  * wide, as in every published one. A model without any norm bias is one of RMSNorm. */

@@ -12,8 +12,8 @@
  * The masked-spike head. Of each window some events are dropped and some silent cells (neuron, time
  * bin without a spike) are drawn (mask.h); each is a query, its bucket the target (0 for silent).
  *	x = neuron_emb[n] + time_emb[t]
- *	o = x + attention(x Wq', K, V), with Wq, K and V of the behaviour head, over the window's latents
- *	logits = o Wm' + bm
+ *	o = x + attention(x Wq', K, V), with Wq, K and V of the behaviour head, over the window's
+ *	latents logits = o Wm' + bm
  * So it has no parameters beside `masked_spike_head.proj`, as in the state dict, and the read-out
  * that decodes movement learns from it. The earlier system's head, mean over latents to logits, can
  * be asked for as well. */
@@ -92,12 +92,13 @@ typedef struct cx_cortex_graph {
 	cx_tensor mean_logits;   /* f32 [B, buckets] */
 } cx_cortex_graph;
 
-/* Adds the model to g. param (may be NULL): [cx_cortex_n_params] what src gave for each, CX_NONE for
- * one that this graph does not use. c must be checked; other errors come out of cx_graph_finish().
- * Marks nothing as an output. */
+/* Adds the model to g. param (may be NULL): [cx_cortex_n_params] what src gave for each, CX_NONE
+ * for one that this graph does not use. c must be checked; other errors come out of
+ * cx_graph_finish(). Marks nothing as an output. */
 CX_API void cx_cortex_build(const cx_cortex_config *c, const cx_cortex_source *src,
 	const cx_cortex_bucket *b, cx_graph *g, cx_cortex_graph *out, cx_tensor *param);
-/* A graph of its own with outputs "cross_q" and "behavior_q": what cx_cortex_source.folded wants. */
+/* A graph of its own with outputs "cross_q" and "behavior_q": what cx_cortex_source.folded
+ * wants. */
 CX_API void cx_cortex_fold_build(
 	const cx_cortex_config *c, const cx_cortex_source *src, cx_graph *g);
 
@@ -109,9 +110,9 @@ CX_API void cx_cortex_fold_build(
  * loss = loss_scale[0] * sum of window_weight (behavior - target)^2
  *	  + loss_scale[1] * sum of cross-entropies.
  * The scales carry the divisors, which the caller knows: with 1 / (windows * behavior_dim) and
- * 0.1 / queries of the whole step, 0 where there are none, losses and gradients of micro-batches and
- * of processes add up to mean squared error + 0.1 cross-entropy of the whole, and nothing divides by
- * zero. */
+ * 0.1 / queries of the whole step, 0 where there are none, losses and gradients of micro-batches
+ * and of processes add up to mean squared error + 0.1 cross-entropy of the whole, and nothing
+ * divides by zero. */
 typedef struct cx_cortex_loss {
 	cx_tensor loss; /* f32, rank 0 */
 	cx_tensor sse;  /* f32, rank 0: sum of window_weight (behavior - target)^2 */
@@ -124,8 +125,8 @@ CX_API cx_cortex_loss cx_cortex_loss_build(
 
 /* A ragged batch against what the model can take: off[0] is 0 and off does not fall, no more than
  * n_events_max events, ids and bins and values inside their vocabularies. ARGUMENT names the window
- * (0-based), the event of the window and the field. (In a graph an index out of range is no fault of
- * memory: its table contributes zeros.) value may be NULL. */
+ * (0-based), the event of the window and the field. (In a graph an index out of range is no fault
+ * of memory: its table contributes zeros.) value may be NULL. */
 CX_API cx_status cx_cortex_check_events(const cx_cortex_config *c, const int32_t *off,
 	int64_t n_windows, const int32_t *neuron, const int32_t *time, const int32_t *value,
 	int64_t n_events_max, cx_err *err);

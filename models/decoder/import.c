@@ -1,5 +1,5 @@
-/* import.c - strict import of a state dict: geometry from shapes, every tensor taken, none left. See
- * checkpoint.h. */
+/* import.c - strict import of a state dict: geometry from shapes, every tensor taken, none left.
+ * See checkpoint.h. */
 #include "graph/quant.h"
 #include "models/decoder/checkpoint.h"
 

@@ -35,9 +35,9 @@ typedef struct cx_mask_queries {
 	int32_t *neuron, *time, *target; /* [cap]; target: the event's value, 0 for a silent cell */
 } cx_mask_queries;
 
-/* Drops and draws. The k-th dropped event brings floor(k silent) - floor((k-1) silent) silent cells,
- * fewer if eight draws in a row hit cells with events. With too little room, or options out of
- * range: ARGUMENT, and nothing was changed. (1 + silent) * events is room enough. */
+/* Drops and draws. The k-th dropped event brings floor(k silent) - floor((k-1) silent) silent
+ * cells, fewer if eight draws in a row hit cells with events. With too little room, or options out
+ * of range: ARGUMENT, and nothing was changed. (1 + silent) * events is room enough. */
 CX_API cx_status cx_mask_apply(
 	const cx_mask_opts *opts, cx_mask_batch *batch, cx_mask_queries *out, cx_err *err);
 

@@ -2,7 +2,8 @@
  * values, its input, its cost. See cortex.h.
  *
  * The table below is the state dict in its order. Letters stand for sizes: D width, M hidden width
- * of an MLP, V neurons, T time bins, K value buckets, L latents, b outputs, o one; a digit multiplies. */
+ * of an MLP, V neurons, T time bins, K value buckets, L latents, b outputs, o one; a digit
+ * multiplies. */
 #include "graph/philox.h"
 #include "models/decoder/cortex.h"
 

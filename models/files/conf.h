@@ -7,8 +7,8 @@
  *
  * A program describes its sections by tables; what is read, printed, documented and refused follows
  * from them. Every key has a default; a file says only what differs. An error names file, line and
- * key: an unknown section or key, a key that comes twice, a value of the wrong kind or out of range.
- * Numbers are decimal, true and false are the only truth values, words are written bare. */
+ * key: an unknown section or key, a key that comes twice, a value of the wrong kind or out of
+ * range. Numbers are decimal, true and false are the only truth values, words are written bare. */
 #ifndef CX_FILES_CONF_H
 #define CX_FILES_CONF_H
 

@@ -41,8 +41,8 @@ struct cx_pickle {
 	cx_pickle *cls, *args, *state;
 };
 
-/* data[size] begins with a pickle; what follows its end is not looked at. Texts point into data, the
- * rest is in the arena. Graphs with cycles are possible: walk by known shapes only. */
+/* data[size] begins with a pickle; what follows its end is not looked at. Texts point into data,
+ * the rest is in the arena. Graphs with cycles are possible: walk by known shapes only. */
 cx_status cx_pickle_parse(cx_arena *arena, const char *label, const unsigned char *data,
 	size_t size, const cx_pickle **out, cx_err *err);
 
@@ -50,8 +50,8 @@ cx_status cx_pickle_parse(cx_arena *arena, const char *label, const unsigned cha
 bool cx_pickle_is_text(const cx_pickle *v, const char *text);
 /* A GLOBAL, or an OBJECT whose cls is one, of this module and name. */
 bool cx_pickle_is_a(const cx_pickle *v, const char *module, const char *name);
-/* Of a DICT or of an OBJECT's items (an OrderedDict), or of the state of an OBJECT: the value of the
- * last entry with this text as key; NULL if there is none. */
+/* Of a DICT or of an OBJECT's items (an OrderedDict), or of the state of an OBJECT: the value of
+ * the last entry with this text as key; NULL if there is none. */
 const cx_pickle *cx_pickle_get(const cx_pickle *v, const char *key);
 
 #ifdef __cplusplus
