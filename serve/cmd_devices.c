@@ -72,11 +72,12 @@ static void list_device(const listing *l, cx_device *dev)
 	dev->backend->limits(dev, &lim);
 	if (l->all) {
 		json_array_append_new(l->all,
-			json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:f}", "backend", dev->backend->name,
-				"name", cx_device_name(dev), "alignment", (json_int_t)lim.alignment, "max_buffer",
+			json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:f, s:f}", "backend",
+				dev->backend->name, "name", cx_device_name(dev), "alignment",
+				(json_int_t)lim.alignment, "max_buffer",
 				(json_int_t)(lim.max_buffer > INT64_MAX ? INT64_MAX : lim.max_buffer), "memory",
 				(json_int_t)lim.max_bytes, "threads", (json_int_t)lim.n_threads, "maps_host",
-				(int)lim.maps_host, "copy_gb_s", gb_s));
+				(int)lim.maps_host, "clock_ns", lim.clock_ns, "copy_gb_s", gb_s));
 		return;
 	}
 	printf("%-8s %s; %u threads or units, slab alignment %llu B, %s", dev->backend->name,
@@ -85,6 +86,7 @@ static void list_device(const listing *l, cx_device *dev)
 	if (lim.max_bytes) printf(", %.1f GiB", (double)lim.max_bytes * 0x1p-30);
 	if (lim.max_buffer < (uint64_t)1 << 60)
 		printf(", buffers up to %.1f GiB", (double)lim.max_buffer * 0x1p-30);
+	if (lim.clock_ns > 0) printf(", clock of %g ns", lim.clock_ns);
 	if (gb_s > 0) printf(", copies %.1f GB/s", gb_s);
 	if (!computes) printf(", computes nothing");
 	printf("\n");
