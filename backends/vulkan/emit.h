@@ -130,6 +130,10 @@ bool cx__vk_coop_ok(const cx_vk_device *d, const cx_desc *x, const cx_desc *w);
 uint64_t cx__vk_matmul_scratch(const cx_device *dev, const cx_kernel_key *key);
 uint64_t cx__vk_linear_scratch(const cx_device *dev, const cx_kernel_key *key);
 uint64_t cx__vk_delta_scratch(const cx_device *dev, const cx_kernel_key *key);
+uint64_t cx__vk_norm_grad_scratch(const cx_device *dev, const cx_kernel_key *key);
+uint64_t cx__vk_attention_grad_scratch(const cx_device *dev, const cx_kernel_key *key);
+uint64_t cx__vk_conv1d_grad_scratch(const cx_device *dev, const cx_kernel_key *key);
+uint64_t cx__vk_delta_grad_scratch(const cx_device *dev, const cx_kernel_key *key);
 uint64_t cx__vk_xent_scratch(const cx_device *dev, const cx_kernel_key *key);
 /* The f32 scales behind an I8C matrix, from row `first` on. */
 cx_operand cx__vk_i8c_scales(const cx_operand *w, int64_t first);

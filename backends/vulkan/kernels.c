@@ -219,6 +219,21 @@ static bool accept_delta(const cx_vk_device *d, const cx_kernel_key *k)
 	return accept_float(d, k) && k->in[0].dim[2] <= 256; /* a column of the state per invocation */
 }
 
+/* ---- backward ops ---- */
+
+static bool accept_attention_grad(const cx_vk_device *d, const cx_kernel_key *k)
+{
+	const cx_desc *q = &k->in[0];
+	return accept_attention(d, k) && q->dim[q->rank - 1] <= 512;
+}
+static bool accept_delta_grad(const cx_vk_device *d, const cx_kernel_key *k)
+{
+	uint64_t scratch = cx__vk_delta_grad_scratch(&d->base, k);
+	return accept_float(d, k) && k->in[2].dim[2] <= 1024 && /* shared arrays of a row */
+		   (!present(k, 7) || cx__desc_is_dense(&k->in[7])) && scratch <= cx__vk_room(d) &&
+		   scratch / 4 <= INT32_MAX;
+}
+
 /* ---- the table ---- */
 
 #define cx__vk_none_scratch NULL
