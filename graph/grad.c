@@ -34,6 +34,9 @@ typedef struct backward {
 	uint32_t *acc;  /* [n] gradient so far, or NO */
 	uint32_t *copy; /* [n] recomputed, or NO; NULL: keep all */
 	uint32_t after; /* recompute: the gradient that is at hand */
+	/* [n] slices of a tensor whose gradients wait for each other: the first one, and the next */
+	uint32_t *slice_of, *next_slice;
+	const char *scope; /* forward's, as last entered */
 	uint32_t cap_in;
 	cx_tensor *in, *din; /* [cap_in] */
 	bool *need;
@@ -294,6 +297,39 @@ static const char *grad_scope(cx_graph *g, const char *scope)
 	return s;
 }
 
+/* What is made next comes from forward node n. */
+static void enter(backward *b, const cx_node *n)
+{
+	b->g->at_file = n->file;
+	b->g->at_line = n->line;
+	if (b->scope == n->scope) return;
+	b->scope = n->scope;
+	b->g->scope = grad_scope(b->g, n->scope);
+}
+
+/* The gradients of all slices of tensor id, joined: one concat where adding padded ones up would
+ * read and write all of it once per slice. */
+static void settle_slices(backward *b, uint32_t id)
+{
+	cx_graph *g = b->g;
+	uint32_t n = 0, first = g->n_nodes;
+	cx_grad_piece *p;
+	for (uint32_t s = b->slice_of[id]; s != NO; s = b->next_slice[s]) n++;
+	p = cx_arena_array(&b->tmp, n, sizeof *p);
+	if (!p) {
+		grad_oom(g);
+		return;
+	}
+	n = 0;
+	for (uint32_t s = b->slice_of[id]; s != NO; s = b->next_slice[s], n++) {
+		p[n].attr = g->nodes[s].attr;
+		p[n].grad.id = b->acc[s];
+	}
+	enter(b, &g->nodes[id]);
+	while (n > 0 && g->first_error.code == CX_OK) add_up(b, id, cx__grad_join(g, id, p, &n));
+	if (g->first_error.code == CX_OK) label(g, first, g->nodes[id].name);
+}
+
 /* Rule of node id, whose gradients dout are complete. */
 static void visit(backward *b, uint32_t id, const cx_tensor *dout)
 {
@@ -306,6 +342,11 @@ static void visit(backward *b, uint32_t id, const cx_tensor *dout)
 	if (!reserve(b, n.n_in)) return;
 	for (uint32_t j = 0; j < n.n_in; j++) any |= b->need[j] = active(b, n.in[j]);
 	if (!any) return;
+	if (n.op == CX_OP_slice) {
+		b->next_slice[id] = b->slice_of[n.in[0]];
+		b->slice_of[n.in[0]] = id;
+		return;
+	}
 	if (!cx__ops[n.op].grad) {
 		fail_at(g, id, CX_ERR_UNSUPPORTED,
 			strcmp(cx__ops[n.op].grad_name, "open") == 0
@@ -313,8 +354,7 @@ static void visit(backward *b, uint32_t id, const cx_tensor *dout)
 				: "is an op without a gradient, and one would have to pass it");
 		return;
 	}
-	g->at_file = n.file;
-	g->at_line = n.line;
+	enter(b, &g->nodes[id]);
 	for (uint32_t o = 0; o < n.n_out; o++)
 		if (!cx_is_none(dout[o])) b->after = dout[o].id;
 	for (uint32_t o = 0; o < n.n_out; o++) out[o].id = reread(b, id + o);
@@ -328,26 +368,22 @@ static void visit(backward *b, uint32_t id, const cx_tensor *dout)
 	cx__ops[n.op].grad(&c);
 	for (uint32_t j = 0; j < n.n_in; j++)
 		if (b->need[j]) add_up(b, n.in[j], b->din[j]);
-	if (g->first_error.code == CX_OK) label(g, first, n.op == CX_OP_proj ? "" : n.name);
+	if (g->first_error.code == CX_OK) label(g, first, n.name);
 }
 
 static void walk(backward *b)
 {
 	cx_graph *g = b->g;
-	const char *scope = NULL;
 	for (uint32_t id = b->n; id-- > 0 && g->first_error.code == CX_OK;) {
 		cx_tensor dout[CX_MAX_OUT];
 		bool any = false;
+		if (b->slice_of[id] != NO) settle_slices(b, id);
 		if (g->nodes[id].op == CX_OP_proj) continue;
 		for (uint32_t o = 0; o < g->nodes[id].n_out; o++) {
 			dout[o].id = b->acc[id + o];
 			any |= dout[o].id != NO;
 		}
 		if (!any || is_leaf(&g->nodes[id])) continue;
-		if (scope != g->nodes[id].scope) {
-			scope = g->nodes[id].scope;
-			g->scope = grad_scope(g, scope);
-		}
 		visit(b, id, dout);
 	}
 }
@@ -359,8 +395,11 @@ static bool start(backward *b, cx_graph *g, const cx_tensor *wrt, uint32_t n_wrt
 	cx_arena_init(&b->tmp, &g->arena.alloc);
 	b->flags = cx_arena_alloc(&b->tmp, b->n);
 	b->acc = cx_arena_array(&b->tmp, b->n, sizeof *b->acc);
-	if (!b->flags || !b->acc) return grad_oom(g);
+	b->slice_of = cx_arena_array(&b->tmp, b->n, sizeof *b->slice_of);
+	b->next_slice = cx_arena_array(&b->tmp, b->n, sizeof *b->next_slice);
+	if (!b->flags || !b->acc || !b->slice_of || !b->next_slice) return grad_oom(g);
 	memset(b->acc, 0xff, b->n * sizeof *b->acc);
+	memset(b->slice_of, 0xff, b->n * sizeof *b->slice_of);
 	for (uint32_t i = 0; i < n_wrt; i++) b->flags[wrt[i].id] |= F_WRT;
 	return true;
 }

@@ -69,4 +69,14 @@ cx_tensor cx__grad_row_sum(cx_grad_ctx *c, cx_tensor t, int64_t axis);
 /* size elements from begin on, along one axis. */
 cx_tensor cx__grad_cut(cx_grad_ctx *c, cx_tensor t, int32_t axis, int64_t begin, int64_t size);
 
+/* ---- slices (grad_slice.c) ---- */
+
+typedef struct cx_grad_piece {
+	const cx_attr_slice *attr;
+	cx_tensor grad; /* of the slice */
+} cx_grad_piece;
+/* The gradient of tensor id through as many of the *n slices p as do not overlap, which leave p;
+ * the rest moves up. */
+cx_tensor cx__grad_join(cx_graph *g, uint32_t id, cx_grad_piece *p, uint32_t *n);
+
 #endif

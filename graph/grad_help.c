@@ -94,8 +94,10 @@ static cx_tensor sum_to(cx_grad_ctx *c, cx_tensor t, const cx_desc *to)
 	cx_attr_reduce a = cx_attr_reduce_default();
 	cx_desc d = c->g->nodes[t.id].desc;
 	int32_t lead = d.rank - to->rank;
-	for (int32_t i = 0; i < d.rank; i++)
-		if (d.dim[i] != 1 && (i < lead || to->dim[i - lead] == 1)) a.axes.v[a.axes.n++] = i;
+	for (int32_t i = 0; i < d.rank; i++) {
+		bool spread = i < lead || to->dim[i - lead] == 1;
+		if (spread && d.dim[i] != 1) a.axes.v[a.axes.n++] = i;
+	}
 	if (a.axes.n > 0) t = cx_sum(c->g, cx__grad_f32(c, t), &a);
 	return cx__grad_reshape(c, t, to->rank, to->dim);
 }

@@ -1,6 +1,6 @@
 /* grad_map.c - gradient rules of elementwise ops. Each is a chain of maps, which the planner makes
- * one launch of. Choices (relu, max, where ...) are made with `where`, not by multiplying with 0 and
- * 1, so that an infinity on one side does not spoil the other. */
+ * one launch of. Choices (relu, max, where ...) are made with `where`, not by multiplying with 0
+ * and 1, so that an infinity on one side does not spoil the other. */
 #include "graph/grad.h"
 
 /* The result of a unary op in f32: the forward's, or computed again where that was rounded to 16

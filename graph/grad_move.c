@@ -26,40 +26,12 @@ void cx__grad_expand(cx_grad_ctx *c)
 	cx__grad_give(c, 0, c->dout[0]);
 }
 
-/* step - 1 zeros between the elements of an axis. */
-static cx_tensor stretch(cx_grad_ctx *c, cx_tensor t, cx_desc *d, int32_t axis, int64_t step)
-{
-	cx_attr_pad a = cx_attr_pad_default();
-	int64_t n = d->dim[axis], before = 1, after = 1;
-	if (n <= 1 || step == 1) return t;
-	for (int32_t i = 0; i < axis; i++) before *= d->dim[i];
-	for (int32_t i = axis + 1; i < d->rank; i++) after *= d->dim[i];
-	a.before = cx_list_of(4, 0, 0, 0, 0);
-	a.after = a.before;
-	a.after.v[2] = step - 1;
-	t = cx_pad(c->g, cx__grad_reshape(c, t, 4, (const int64_t[]){before, n, 1, after}), &a);
-	t = cx__grad_reshape(c, t, 3, (const int64_t[]){before, n * step, after});
-	d->dim[axis] = (n - 1) * step + 1;
-	t = cx__grad_cut(c, t, 1, 0, d->dim[axis]);
-	return cx__grad_reshape(c, t, d->rank, d->dim);
-}
-
+/* One slice alone; grad.c collects those of a tensor and has them joined (grad_slice.c). */
 void cx__grad_slice(cx_grad_ctx *c)
 {
-	const cx_attr_slice *a = c->attr;
-	cx_desc x = *cx__grad_desc(c, c->in[0]), d = *cx__grad_desc(c, c->dout[0]);
-	cx_attr_pad pad = cx_attr_pad_default();
-	cx_tensor t = c->dout[0];
-	bool all = true;
-	if (cx__desc_elems(&d) == 0) return;
-	pad.before.n = pad.after.n = x.rank;
-	for (int32_t i = 0; i < x.rank; i++) {
-		t = stretch(c, t, &d, i, a->step.v[i]);
-		pad.before.v[i] = a->begin.v[i];
-		pad.after.v[i] = x.dim[i] - a->begin.v[i] - d.dim[i];
-		all &= d.dim[i] == x.dim[i];
-	}
-	cx__grad_give(c, 0, all ? t : cx_pad(c->g, t, &pad));
+	cx_grad_piece p = {c->attr, c->dout[0]};
+	uint32_t n = 1;
+	cx__grad_give(c, 0, cx__grad_join(c->g, c->g->nodes[c->node].in[0], &p, &n));
 }
 
 /* ---- copies ---------------------------------------------------------------------------------- */

@@ -1,6 +1,6 @@
-/* optim.h - what a training step needs behind its gradients: parameters with their states, clipping,
- * AdamW, accumulation over micro-batches, dropout. All are nodes of the graph: a step is one
- * cx_exec_run().
+/* optim.h - what a training step needs behind its gradients: parameters with their states,
+ * clipping, AdamW, accumulation over micro-batches, dropout. All are nodes of the graph: a step is
+ * one cx_exec_run().
  *
  *	g:    w = cx_param_state(g, "w", CX_F32, 2, dim);
  *	      loss = ... cx_matmul(g, x, w.value, ...) ...;
@@ -30,8 +30,8 @@ extern "C" {
 
 /* A trained tensor and its states, all of its dims, zeros until cx_store_state_write():
  *   "<name>"         value, f32, bf16 or f16: what the model reads
- *   "<name>.master"  f32, only for 16-bit values: what is updated; value is this, rounded. Write both
- *                    at the start (cx_store_state_write), or training starts from zeros
+ *   "<name>.master"  f32, only for 16-bit values: what is updated; value is this, rounded. Write
+ *                    both at the start (cx_store_state_write), or training starts from zeros
  *   "<name>.m" ".v"  f32 moments
  *   "<name>.acc"     f32, after cx_param_accumulator() alone */
 typedef struct cx_param {
@@ -46,9 +46,9 @@ CX_API cx_param cx_param_state(
 /* Adds the state "<name>.acc". */
 CX_API void cx_param_accumulator(cx_graph *g, cx_param *p);
 
-/* grads[i] becomes grads[i] * min(1, max_norm / (norm + 1e-6)) in f32, and norm, the root of the sum
- * of all squares before that, is returned (f32 scalar). As torch.nn.utils.clip_grad_norm_: a norm
- * that is not finite makes all gradients NaN. */
+/* grads[i] becomes grads[i] * min(1, max_norm / (norm + 1e-6)) in f32, and norm, the root of the
+ * sum of all squares before that, is returned (f32 scalar). As torch.nn.utils.clip_grad_norm_: a
+ * norm that is NaN makes all gradients NaN. */
 CX_API cx_tensor cx_clip_global_norm(cx_graph *g, cx_tensor *grads, uint32_t n, float max_norm);
 
 /* The op adamw on every parameter: p[i].value, master, m, v become their next versions. lr, t: f32
@@ -62,7 +62,8 @@ CX_API cx_tensor cx_step_count(cx_graph *g, const char *name);
 /* acc += scale * grads[i]; scale is 1/n for the mean over n micro-batches of equal size. */
 CX_API void cx_accumulate(
 	cx_graph *g, cx_param *p, const cx_tensor *grads, uint32_t n, float scale);
-/* grads[i] becomes acc + scale * grads[i], or acc where it is CX_NONE, in f32; acc becomes zeros. */
+/* grads[i] becomes acc + scale * grads[i], or acc where it is CX_NONE, in f32; acc becomes zeros.
+ */
 CX_API void cx_accumulate_take(cx_graph *g, cx_param *p, cx_tensor *grads, uint32_t n, float scale);
 
 /* y = x / (1 - p) with probability 1 - p, else 0; 0 <= p < 1, p == 0 gives x. key: i32 [4] as for

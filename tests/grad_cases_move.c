@@ -38,6 +38,22 @@ static void case_split(grad_case *k) /* all of a tensor in pieces, as q, k and v
 	}
 }
 
+static void case_windows(grad_case *k) /* overlapping, with gaps, along two axes, alone, empty */
+{
+	static const int64_t begin[6] = {1, 0, 4, 2, 8, 3}, size[6] = {2, 2, 3, 4, 1, 0};
+	cx_tensor x = cx_sin(k->g, grad_leaf(k, -2, 2, GD(10, 3))), y = cx_exp(k->g, x);
+	cx_attr_slice a = {.begin = cx_list_of(2, 0, 1), .size = cx_list_of(2, 10, 1)};
+	grad_mix(k, cx_slice(k->g, x, &a));
+	grad_mix(k, cx_slice(k->g, x, &a));
+	for (int i = 0; i < 6; i++) {
+		a = (cx_attr_slice){.begin = cx_list_of(2, 0, 0), .size = cx_list_of(2, 0, 3)};
+		a.begin.v[0] = begin[i];
+		a.size.v[0] = size[i];
+		grad_mix(k, cx_slice(k->g, x, &a));
+		grad_mix(k, cx_slice(k->g, y, &a));
+	}
+}
+
 static void case_concat_pad(grad_case *k)
 {
 	cx_attr_axis mid = {.axis = 1};
@@ -218,8 +234,8 @@ static void case_cscan_reset(grad_case *k)
 	{                                                                                              \
 		.name = #op, .build = case_##op                                                            \
 	}
-const grad_row grad_move_rows[] = {ROW(views), ROW(slice), ROW(split), ROW(concat_pad), ROW(gather),
-	ROW(embed_sum), ROW(scatter), ROW(assign), ROW(barrier), ROW(matmul), ROW(matmul_batch),
-	ROW(matmul_batch_trans), ROW(matmul_mixed), ROW(rope), ROW(scan), ROW(scan_parts), ROW(cscan),
-	ROW(cscan_reset)};
+const grad_row grad_move_rows[] = {ROW(views), ROW(slice), ROW(split), ROW(windows),
+	ROW(concat_pad), ROW(gather), ROW(embed_sum), ROW(scatter), ROW(assign), ROW(barrier),
+	ROW(matmul), ROW(matmul_batch), ROW(matmul_batch_trans), ROW(matmul_mixed), ROW(rope),
+	ROW(scan), ROW(scan_parts), ROW(cscan), ROW(cscan_reset)};
 const uint32_t grad_n_move_rows = COUNT(grad_move_rows);

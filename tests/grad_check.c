@@ -259,7 +259,7 @@ static double largest(const double *v, int64_t n)
 	return m;
 }
 
-/* Which rules were at work: nodes with a float operand between a differentiated leaf and the loss. */
+/* Which rules were at work: float nodes between a differentiated leaf and the loss. */
 static void cover(const built *b, uint32_t n_forward, bool covered[CX_OP_COUNT])
 {
 	bool *on = calloc(n_forward + 1, 1);

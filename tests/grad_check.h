@@ -1,6 +1,6 @@
-/* grad_check.h - gradients against central differences in double, f32 and 16-bit runs against those,
- * and every backend against the reference. A case builds its forward graph on a grad_case; all that
- * is checked follows from that. For tests. */
+/* grad_check.h - gradients against central differences in double, f32 and 16-bit runs against
+ * those, and every backend against the reference. A case builds its forward graph on a grad_case;
+ * all that is checked follows from that. For tests. */
 #ifndef CX_TESTS_GRAD_CHECK_H
 #define CX_TESTS_GRAD_CHECK_H
 

@@ -157,6 +157,32 @@ static void test_empty(void **state)
 	ref_run_end(&r);
 }
 
+/* A tensor cut into pieces gets their gradients by one concat, not by a padded sum. */
+static void test_join(void **state)
+{
+	ref_run r;
+	cx_tensor x, y, loss = CX_NONE, g;
+	uint32_t n[CX_OP_COUNT] = {0};
+	(void)state;
+	ref_run_start(&r);
+	x = ref_run_in(&r, CX_F32, DIMS_(2, 4), NUMS(1, 2, 3, 4, 5, 6, 7, 8));
+	y = cx_mul(r.g, x, x);
+	for (int i = 0; i < 4; i++) {
+		cx_attr_slice a = {.begin = cx_list_of(2, 0, i), .size = cx_list_of(2, 2, 1)};
+		cx_tensor t =
+			cx_sum(r.g, cx_mul(r.g, cx_slice(r.g, y, &a), cx_const_f32(r.g, 1.0f + i)), NULL);
+		loss = i == 0 ? t : cx_add(r.g, loss, t);
+	}
+	cx_graph_grad(r.g, loss, &x, 1, NULL, &g);
+	for (uint32_t i = 0; i < r.g->n_nodes; i++) n[r.g->nodes[i].op]++;
+	assert_int_equal(n[CX_OP_concat], 1);
+	assert_int_equal(n[CX_OP_pad], 0);
+	cx_output(r.g, "g", g);
+	ref_run_eval(&r);
+	EXPECT(&r, g, 1e-6, 2, 8, 18, 32, 10, 24, 42, 64);
+	ref_run_end(&r);
+}
+
 /* Block formats: a's gradient through the dequantised weight. */
 static void test_block_weight(void **state)
 {
@@ -486,7 +512,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_ties),
 		cmocka_unit_test(test_pow_edges), cmocka_unit_test(test_paths),
 		cmocka_unit_test(test_empty), cmocka_unit_test(test_block_weight),
-		cmocka_unit_test(test_recompute), cmocka_unit_test(test_recompute_all),
-		cmocka_unit_test(test_refused), cmocka_unit_test(test_memory)};
+		cmocka_unit_test(test_join), cmocka_unit_test(test_recompute),
+		cmocka_unit_test(test_recompute_all), cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_memory)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
