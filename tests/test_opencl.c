@@ -1,8 +1,7 @@
-/* test_opencl.c - every kernel of the opencl backend against the reference: op x dtype x layout,
- * small random cases; then sizes at which tiles, groups and chunks are full, once with programs
- * that serve all dtypes and once with programs of their own, which must give the same bits; rows
- * alone against together; whole graphs. Prints pass, none or FAIL per op. Skips with a sentence
- * where there is no OpenCL device. */
+/* test_opencl.c - kernels of the opencl backend against the reference at sizes at which tiles, groups
+ * and chunks are full, once with programs that serve all dtypes and once with programs of their own,
+ * which must give the same bits; rows alone against together; random graphs. Skips with a sentence
+ * where there is no OpenCL device. tests/test_grid.c: every op x dtype x layout. */
 #include "tests/cpu_run.h"
 #include "tests/harness.h"
 
@@ -22,9 +21,7 @@
 
 static cx_runtime *runtime;
 static cx_device *device, *own; /* own: every launch has a program of its own */
-static struct {
-	int pass, none, fail;
-} grid[CX_OP_COUNT];
+static int n_failed, n_passed;
 static int n_messages;
 static bool have_device;
 
@@ -57,7 +54,7 @@ static void report(cx_op op, const char *what, const char *fmt, ...) CX_PRINTF(3
 static void report(cx_op op, const char *what, const char *fmt, ...)
 {
 	va_list ap;
-	grid[op].fail++;
+	n_failed++;
 	if (n_messages++ >= 60) return;
 	printf("FAIL %s, %s: ", cx__ops[op].name, what);
 	va_start(ap, fmt);
@@ -107,8 +104,7 @@ static void check_node(const step_values *v, uint32_t id, bool with_own, const c
 	bool ok;
 	step_run(device, v, id, -1, 0, &r);
 	if (!r.kernel) {
-		grid[op].none++;
-		if (n_messages++ < 60) printf("none %s, %s\n", cx__ops[op].name, what);
+		report(op, what, "no kernel");
 		return;
 	}
 	ok = near_reference(v, id, &r, what);
@@ -123,62 +119,8 @@ static void check_node(const step_values *v, uint32_t id, bool with_own, const c
 		ok = other.kernel && same_bits(v, id, &r, &other, "program of its own");
 		step_result_free(&other);
 	}
-	grid[op].pass += ok;
+	n_passed += ok;
 	step_result_free(&r);
-}
-
-/* ---- random cases ---- */
-
-static void fill_random(void *ctx, uint32_t id, void *buf, uint64_t bytes)
-{
-	assert_int_equal(cx__random_fill(ctx, id, buf, bytes), CX_OK);
-}
-
-static void random_case(cx_op op, const cx_random_opts *o, bool with_own, const char *what)
-{
-	cx_random_graph *rg = NULL;
-	cx_err err = {0};
-	step_values v;
-	uint32_t id = UINT32_MAX;
-	if (cx__random_case(op, o, NULL, &rg, &err) != CX_OK)
-		fail_msg("%s: %s", cx__ops[op].name, err.msg);
-	for (uint32_t i = 0; i < rg->g->n_nodes; i++)
-		if (rg->g->nodes[i].op == op) id = i;
-	if (id != UINT32_MAX) {
-		step_values_make(&v, rg->g, fill_random, rg);
-		check_node(&v, id, with_own, what);
-		step_values_free(&v);
-	}
-	cx__random_graph_free(rg);
-}
-
-static bool is_run(cx_op op)
-{
-	return cx__ops[op].kind != CX_KIND_LEAF && cx__ops[op].kind != CX_KIND_META;
-}
-
-static void test_grid(void **state)
-{
-	static const cx_dtype floats[] = {CX_F32, CX_F16, CX_BF16};
-	static const char *const layouts[] = {"any", "dense", "strided", "broadcast"};
-	char what[96];
-	(void)state;
-	if (!have_device) skip();
-	for (int op = 0; op < CX_OP_COUNT; op++) {
-		if (!is_run((cx_op)op)) continue;
-		for (int layout = 0; layout <= CX_LAYOUT_BROADCAST; layout++)
-			for (int f = 0; f < 3; f++)
-				for (uint64_t seed = 1; seed <= 3; seed++) {
-					cx_random_opts o = {.seed = seed * 100 + (uint64_t)(op * 7 + layout * 3 + f),
-						.float_dtype = floats[f],
-						.layout = layout,
-						.zeros = seed == 2,
-						.specials = seed == 3};
-					snprintf(what, sizeof what, "%s %s seed %llu", layouts[layout],
-						cx_dtype_get(floats[f])->name, (unsigned long long)o.seed);
-					random_case((cx_op)op, &o, false, what);
-				}
-	}
 }
 
 /* ---- sizes at which tiles, groups and chunks are full ---- */
@@ -284,8 +226,9 @@ BUILD(random, cx_random(g, I("p", 4), &(cx_attr_random){.dims = cx_list_of(1, 50
 #define WEIGHTS(X)                                                                                 \
 	X(F16)                                                                                         \
 	X(BF16)                                                                                        \
-	X(I8C) X(Q8_0) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K)         \
-		X(IQ4_NL) X(IQ4_XS) X(MXFP4)
+	X(I8C)                                                                                         \
+	X(Q8_0) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_NL)      \
+		X(IQ4_XS) X(MXFP4)
 WEIGHTS(NT)
 
 static const struct {
@@ -342,6 +285,8 @@ static void test_sizes(void **state)
 		check_node(&v, id, true, sized[i].name);
 		done_with(&v);
 	}
+	print_message("# %d sized cases on %s\n", n_passed, cx_device_name(device));
+	if (n_failed) fail_msg("%d sized cases are wrong", n_failed);
 }
 
 /* ---- a row does not depend on how many there are ---- */
@@ -430,31 +375,10 @@ static void test_graphs(void **state)
 	assert_true(n_fused > 0);
 }
 
-static void test_table(void **state)
-{
-	int bad = 0, n = 0, cases = 0;
-	(void)state;
-	if (!have_device) skip();
-	printf("%-18s%10s\n", "op", "opencl");
-	for (int op = 0; op < CX_OP_COUNT; op++) {
-		const char *word;
-		if (!is_run((cx_op)op)) continue;
-		word = grid[op].fail ? "FAIL" : grid[op].none || grid[op].pass == 0 ? "none" : "pass";
-		bad += strcmp(word, "pass") != 0;
-		n++;
-		cases += grid[op].pass;
-		printf("%-18s%10s  %d\n", cx__ops[op].name, word, grid[op].pass);
-	}
-	printf("# %d of %d ops pass on %s, %d cases\n", n - bad, n, cx_device_name(device), cases);
-	if (bad) fail_msg("%d cells of the table are not pass", bad);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_grid),
 		cmocka_unit_test(test_sizes),
-		cmocka_unit_test(test_table),
 		cmocka_unit_test(test_rows),
 		cmocka_unit_test(test_graphs),
 	};
