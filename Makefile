@@ -265,6 +265,11 @@ bench: all
 	@$(MAKE) --no-print-directory $(BENCH_BIN)
 	@bench/run.sh "$(BUILD)"
 
+# Does the grid see a broken kernel? 50 seeded mutants on a copy of the tree; half an hour.
+.PHONY: mutants
+mutants:
+	@python3 tests/mutate.py
+
 docs: $(BUILD)/docs/gen_ops
 	@$(BUILD)/docs/gen_ops >docs/OPS.md
 $(BUILD)/docs/gen_ops: docs/gen_ops.c $(BUILD)/libcortex.a
@@ -300,6 +305,7 @@ help:
 	@echo "make                    build $(BUILD)/cortex and $(BUILD)/libcortex.a"
 	@echo "make faulty             $(BUILD)/tests/cortex-faulty, with a backend that can be told to be wrong"
 	@echo "make bench              speed as a share of measured ceilings, TSV under bench/results/"
+	@echo "make mutants            50 broken kernels: how many of them the grid of tests sees"
 	@echo "make lint               the rules of the house, counted"
 	@echo "make format             clang-format"
 	@echo "make docs               docs/OPS.md from graph/ops.def"
