@@ -113,7 +113,8 @@ static bool bf16_rows(const cx_cpu_linear *l)
 static size_t column_bytes(const cx_cpu_isa *isa, const cx_cpu_linear *l, way w)
 {
 	size_t k = (size_t)l->k;
-	return w == PANEL_F ? (k + 15) / 16 * 64 : (k + per_word(isa, w) - 1) / per_word(isa, w) * 4;
+	return w == PANEL_F ? ((k + 15) / 16 + 16) * 64
+						: (k + per_word(isa, w) - 1) / per_word(isa, w) * 4;
 }
 /* Chains of an f32 panel run at a time. */
 static int n_chains(const layout *s)
@@ -121,7 +122,7 @@ static int n_chains(const layout *s)
 	size_t bytes = s->steps * 64 * (size_t)s->nb;
 	int n = 16;
 	if (bytes <= SLICE) return n;
-	while (n > 1 && bytes / 16 * (size_t)n > SLICE_RUN) n /= 2;
+	while (n > 4 && bytes / 16 * (size_t)n > SLICE_RUN) n /= 2;
 	return n;
 }
 
@@ -166,7 +167,8 @@ static layout lay_out(const cx_cpu_isa *isa, const cx_cpu_linear *l, void *scrat
 	s.own_rows = l->row || l->a_dtype != CX_F32 || l->a_k_stride != 1;
 	if (s.own_rows) s.row_stride = s.steps * 16;
 	if (s.any[IN_PLACE] && s.own_rows) s.rows = take(base, &off, m * s.row_stride, sizeof(float));
-	if (s.any[PANEL_F]) s.packed = take(base, &off, (m + 7) / 8 * 8 * s.steps * 16, sizeof(float));
+	if (s.any[PANEL_F])
+		s.packed = take(base, &off, (m + 7) / 8 * 16 * cx__p_a_chain(s.steps), sizeof(float));
 	if (s.any[BLOCK]) s.chunks = take(base, &off, m * s.n_chunks, sizeof(cx__qact));
 	if ((s.any[PANEL_B] && !bf16_rows(l)) || s.any[PANEL_I]) {
 		s.words = s.steps * 16 / per_word(isa, s.any[PANEL_I] ? PANEL_I : PANEL_B);
@@ -269,6 +271,12 @@ static void form_chunks(const cx_cpu_isa *isa, const cx_cpu_linear *l, const lay
 	}
 }
 
+/* The packed form of rows i.. of the block, i a multiple of 8. */
+static float *packed_row(const layout *s, size_t i)
+{
+	return s->packed + i / 8 * 16 * cx__p_a_chain(s->steps);
+}
+
 /* Rows m0.. of a, m of them, in the forms that the products read; false: nothing to do. */
 static bool prepare(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, int64_t m0,
 	int64_t m, uint32_t thread, uint32_t n_threads)
@@ -283,7 +291,7 @@ static bool prepare(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout 
 		const int64_t n = min64(unit, m - i);
 		const float *rows[LINES] = {NULL};
 		float *own = s->rows ? s->rows + (size_t)i * s->row_stride : s->line;
-		float *packed = s->packed ? s->packed + (size_t)i * s->steps * 16 : NULL;
+		float *packed = s->packed ? packed_row(s, (size_t)i) : NULL;
 		if (straight) {
 			isa->pack_at(l->a_dtype, (const uint8_t *)l->a + (m0 + i) * (int64_t)elem(l->a_dtype),
 				(size_t)l->a_k_stride, (size_t)n, (size_t)l->k, packed);
@@ -297,7 +305,7 @@ static bool prepare(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout 
 			form_row(isa, l, s, (size_t)(i + r), rows[r]);
 		}
 		for (int64_t r = 0; packed && r < n; r += 8)
-			isa->pack_a(rows + r, (size_t)l->k, packed + (size_t)r * s->steps * 16);
+			isa->pack_a(rows + r, (size_t)l->k, packed_row(s, (size_t)(i + r)));
 	}
 	return true;
 }
@@ -438,7 +446,7 @@ static cx__panel panel_of(const cx_cpu_linear *l, const layout *s, int arm, way 
 		.w_scale = s->w_scale + arm * NB,
 		.y = s->out[arm],
 		.y_stride = NB};
-	if (way == PANEL_F) g.a = s->packed + i * s->steps * 16;
+	if (way == PANEL_F) g.a = packed_row(s, i);
 	else if (s->words_of) {
 		g.a = s->words_of + i * s->words * 4;
 		g.a_stride = s->words * 4;

@@ -72,7 +72,7 @@ typedef struct cx__wmat {
 
 /* Panels: columns of w in vectors of 16, lane by lane next to each other; p_vecs vectors make a tile of
  * columns, the last tile has those that are left. A tile is [steps][vectors][16 columns] words of 32
- * bits, for f32 [16 chains][steps][vectors][16]. A word is an f32, a pair of bf16, or four (p_i8_step 2:
+ * bits, for f32 [16 chains][steps][vectors][16] with cx__p_w_chain() from chain to chain. A word is an f32, a pair of bf16, or four (p_i8_step 2:
  * two 16-bit) weights of I8C. */
 typedef enum cx__panel_kind { CX__PANEL_F32, CX__PANEL_BF16, CX__PANEL_I8 } cx__panel_kind;
 
@@ -83,8 +83,8 @@ typedef struct cx__panel {
 	size_t a_stride; /* bytes from row to row; not for f32 */
 	size_t m, n;
 	const void *panel;
-	size_t steps;     /* words of k per column and, for f32, chain */
-	int c0, n_c;      /* f32: chains run in this call, counted in order of running; 16 in all */
+	size_t steps; /* words of k per column and, for f32, chain */
+	int c0, n_c;  /* f32: chains run in this call, in order of running; multiples of 4, 16 in all */
 	bool first, last; /* others: of the calls that make up k */
 	float *
 		part; /* what is carried from call to call, per row and 16 columns: f32 256 bytes unless n_c is
@@ -138,7 +138,8 @@ typedef struct cx_cpu_isa {
 	/* Floats: m <= f_rows rows of a against n rows of w as stored, all of k. */
 	void (*dot_f)(const float *a, size_t a_stride, int m, const cx__wrows *w, size_t n0, size_t n,
 		size_t k, float *y, size_t y_stride);
-	/* Eight rows of k floats (NULL: zeros) for gemm_p: [16 chains][steps][8]. */
+	/* Eight rows of k floats (NULL: zeros) for gemm_p: [16 chains][steps][8], cx__p_a_chain()
+	 * from chain to chain. */
 	void (*pack_a)(const float *const rows[8], size_t k, float *out);
 	/* The same of m rows, any number, of a transposed matrix: element (m, k) at base + m + k * k_stride
 	 * elements. */
@@ -171,6 +172,17 @@ static inline size_t cx__q_panel_bytes(cx_dtype t)
 {
 	if (t == CX_Q2_K) return 256 + 64 + 64 + 128;
 	return 256 + 64 + (t == CX_Q4_1 || t == CX_Q5_1 || t == CX_Q4_K || t == CX_Q5_K ? 64 : 0);
+}
+
+/* Floats from chain to chain of eight packed rows of a, and of a tile of `vecs` vectors of columns.
+ * What is over keeps chains of 2^n steps from sharing the same lines of a cache. */
+static inline size_t cx__p_a_chain(size_t steps)
+{
+	return steps * 8 + 16;
+}
+static inline size_t cx__p_w_chain(size_t steps, size_t vecs)
+{
+	return steps * vecs * 16 + 16;
 }
 
 /* The best that this processor and operating system run; never NULL. */

@@ -28,7 +28,8 @@ void CX_ISA_NAME(cx__pack_a)(const float *const rows[8], size_t k, float *out)
 			x[r] = rows[r] ? v16_load_n(rows[r] + 16 * t, k - 16 * t) : v16_zero();
 		for (int r = 8; r < 16; r++) x[r] = v16_zero();
 		v16_transpose(x);
-		for (size_t j = 0; j < 16; j++) v16_store_n(out + (place[j] * steps + t) * 8, x[j], 8);
+		for (size_t j = 0; j < 16; j++)
+			v16_store_n(out + place[j] * cx__p_a_chain(steps) + t * 8, x[j], 8);
 	}
 }
 
@@ -37,10 +38,10 @@ CX_INLINE void pack_at(
 {
 	const size_t steps = (k + 15) / 16, es = t == CX_F32 ? 4 : 2;
 	for (size_t e = 0; e < steps * 16; e++) {
-		float *to = out + (place[e % 16] * steps + e / 16) * 8;
+		float *to = out + place[e % 16] * cx__p_a_chain(steps) + e / 16 * 8;
 		const uint8_t *from = (const uint8_t *)base + e * k_stride * es;
 		for (size_t r = 0; r < m; r += 8)
-			v16_store_n(to + r / 8 * steps * 128,
+			v16_store_n(to + r / 8 * 16 * cx__p_a_chain(steps),
 				e < k ? v16_load_as(t, from, r, m - r < 8 ? m - r : 8) : v16_zero(), 8);
 	}
 }
@@ -91,12 +92,13 @@ CX_INLINE void pack_f(cx_dtype t, const cx__wmat *w, size_t n0, size_t n, size_t
 	const size_t steps = (k + 15) / 16;
 	for (size_t v = 0; v * 16 < n; v++) {
 		size_t first = v / NR * NR, left = (n + 15) / 16 - first, nr = left < NR ? left : NR;
-		float *out = panel + first * steps * 256 + (v - first) * 16;
+		float *out = panel + first / NR * 16 * cx__p_w_chain(steps, NR) + (v - first) * 16;
 		for (size_t s = 0; s < steps; s++) {
 			v16 x[16];
 			if (w->k_stride == 1) load_f(t, w, n0 + 16 * v, n - 16 * v, 16 * s, k, x);
 			else load_t(t, w, n0 + 16 * v, n - 16 * v, 16 * s, k, x);
-			for (size_t j = 0; j < 16; j++) v16_store(out + (place[j] * steps + s) * nr * 16, x[j]);
+			for (size_t j = 0; j < 16; j++)
+				v16_store(out + place[j] * cx__p_w_chain(steps, nr) + s * nr * 16, x[j]);
 		}
 	}
 }
@@ -291,26 +293,56 @@ CX_INLINE void write_tile(
 	}
 }
 
-/* The chains c0.. of a tile; sums of finished pairs, fours and eights wait in part [4][m][nr][16]. */
+CX_INLINE void zero_tile(int m, int nr, v16 acc[MR][NR])
+{
+	CX_UNROLL
+	for (int r = 0; r < m; r++) {
+		CX_UNROLL
+		for (int i = 0; i < nr; i++) acc[r][i] = v16_zero();
+	}
+}
+
+/* Chain c of a panel's row r0, and of its columns from vector v on. */
+CX_INLINE const uint8_t *a_chain(const cx__panel *g, size_t r0, int c)
+{
+	size_t chain = cx__p_a_chain(g->steps);
+	return (const uint8_t *)((const float *)g->a + (r0 / 8 * 16 + (size_t)c) * chain + r0 % 8);
+}
+CX_INLINE const float *w_chain(const cx__panel *g, size_t v, int nr, int c)
+{
+	return (const float *)g->panel + v / NR * 16 * cx__p_w_chain(g->steps, NR) +
+		   (size_t)c * cx__p_w_chain(g->steps, (size_t)nr);
+}
+
+/* The chains c0.. of a tile, in fours or alone. Sums of finished pairs, fours and eights wait in part
+ * [4][m][nr][16] for what they are added to. */
 CX_INLINE void chains(int m, int nr, const cx__panel *g, size_t r0, size_t v, float *part)
 {
-	const size_t T = g->steps, size = (size_t)(m * nr) * 16;
-	const uint8_t *a = (const uint8_t *)g->a + (r0 / 8 * 16 * T * 8 + r0 % 8) * 4;
-	const float *w = (const float *)g->panel + v * T * 256;
-	for (int c = g->c0; c < g->c0 + g->n_c; c++) {
+	const size_t size = (size_t)(m * nr) * 16;
+/* the barrier: sums that wait are read from part, not kept in registers that are needed */
+#define CHAIN(c)                                                                                   \
+	__asm__ volatile("" : : : "memory");                                                           \
+	zero_tile(m, nr, acc);                                                                         \
+	mac_tile(CX__PANEL_F32, m, nr, a_chain(g, r0, c), 4, 32, w_chain(g, v, nr, c), g->steps, acc);
+	for (int c = g->c0; c < g->c0 + g->n_c; c += 4) {
 		v16 acc[MR][NR];
-		int level = 0;
-		CX_UNROLL
-		for (int r = 0; r < m; r++) {
-			CX_UNROLL
-			for (int i = 0; i < nr; i++) acc[r][i] = v16_zero();
-		}
-		mac_tile(CX__PANEL_F32, m, nr, a + (size_t)c * T * 32, 4, 32,
-			w + (size_t)c * T * (size_t)nr * 16, T, acc);
-		for (; c >> level & 1; level++) add_tile(m, nr, part + (size_t)level * size, acc);
-		if (level < 4) store_tile(m, nr, part + (size_t)level * size, acc);
-		else write_tile(CX__PANEL_F32, m, nr, g, r0, v * 16, acc);
+		CHAIN(c)
+		store_tile(m, nr, part, acc);
+		CHAIN(c + 1)
+		add_tile(m, nr, part, acc);
+		store_tile(m, nr, part + size, acc);
+		CHAIN(c + 2)
+		store_tile(m, nr, part, acc);
+		CHAIN(c + 3)
+		add_tile(m, nr, part, acc);
+		add_tile(m, nr, part + size, acc);
+		if (c & 4) add_tile(m, nr, part + 2 * size, acc);
+		if (c == 12) {
+			add_tile(m, nr, part + 3 * size, acc);
+			write_tile(CX__PANEL_F32, m, nr, g, r0, v * 16, acc);
+		} else store_tile(m, nr, part + (c & 4 ? 3 : 2) * size, acc);
 	}
+#undef CHAIN
 }
 
 CX_INLINE void dots(cx__panel_kind kind, int m, int nr, const cx__panel *g, size_t r0, size_t v)
@@ -335,7 +367,7 @@ CX_INLINE void dots(cx__panel_kind kind, int m, int nr, const cx__panel *g, size
 
 CX_INLINE void tile(cx__panel_kind kind, int m, int nr, const cx__panel *g, size_t r0, size_t v)
 {
-	float own[4 * MR * NR * 16];
+	_Alignas(64) float own[4 * MR * NR * 16];
 	if (kind != CX__PANEL_F32) dots(kind, m, nr, g, r0, v);
 	else if (g->n_c == 16) chains(m, nr, g, r0, v, own);
 	else chains(m, nr, g, r0, v, g->part + (r0 * ((g->n + 15) / 16) + v * (size_t)m) * 64);
