@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "graph/plan.h"
+#include "models/decoder/runner.h"
 #include "tests/cortex_make.h"
 #include "tests/vulkan_env.h"
 
@@ -337,6 +338,72 @@ static void padding_and_batching(void **state)
 	cx_cortex_close(m);
 }
 
+/* Batches of any size through buckets: the bits of one big run, from weights as from states. */
+static void any_batch(void **state)
+{
+	const golden_case *k = &golden_cases[0];
+	cx_cortex_config c = golden_config(k);
+	cx_cortex *m = golden_model(&c);
+	cx_cortex_source src = cx_cortex_states();
+	cx_cortex_runner *run, *trained;
+	cx_store *store;
+	golden_batch b;
+	runner r;
+	float *whole, v[10], y[10];
+	int32_t odd[3] = {0, 1, 2};
+	cx_tensor param[64];
+	cx_err err = {0};
+	(void)state;
+	golden_batch_make(k, 0, &b);
+	runner_open(&r, m, dev[CPU], &b.bucket, FOLD);
+	run_batch(&r, &b);
+	whole = output(&r, "behavior", 10);
+	OK(cx_store_create(rt, &store, err));
+	OK(cx_cortex_bind(m, rt, dev[CPU], store, err));
+	{
+		cx_cortex_source weights = cx_cortex_get_source(m);
+		OK(cx_cortex_runner_create(&c, &weights, dev[CPU], store, 4, NULL, &run, err));
+	}
+	OK(cx_cortex_runner_create(&c, &src, dev[CPU], store, 2, NULL, &trained, err));
+	OK(cx_cortex_runner_run(run, b.off, 5, b.neuron, b.time, b.value, v, err));
+	assert_memory_equal(v, whole, sizeof v);
+	assert_int_equal(cx_cortex_runner_n_buckets(run), 2); /* 4 and 1 windows */
+	assert_non_null(cx_cortex_runner_plan(run, 5, 46));
+	assert_null(cx_cortex_runner_plan(run, 2, 46));
+	for (int w = 0; w < 5; w++) /* off need not begin at the arrays' start */
+		OK(cx_cortex_runner_run(run, (int32_t[]){0, b.off[w + 1] - b.off[w]}, 1,
+			b.neuron + b.off[w], b.time + b.off[w], b.value + b.off[w], v + 2 * w, err));
+	assert_memory_equal(v, whole, sizeof v);
+	OK(cx_cortex_runner_warm(trained, 5, 46, err)); /* makes the states */
+	for (size_t i = 0; i < m->n; i++)               /* this graph has no masked-spike head */
+		param[i] = strstr(m->w[i].p.name, "masked") ? CX_NONE : (cx_tensor){0};
+	OK(cx_cortex_write_states(m, store, param, err));
+	OK(cx_cortex_runner_run(trained, b.off, 5, b.neuron, b.time, b.value, y, err));
+	assert_memory_equal(y, whole, sizeof y);
+	assert_int_equal(
+		cx_cortex_runner_run(run, odd, 2, b.neuron, (int32_t[]){3, 128}, b.value, v, &err),
+		CX_ERR_ARGUMENT);
+	assert_string_equal(err.msg, "events: window 1, event 0: time is 128, must be in 0..127");
+	OK(cx_cortex_runner_run(run, odd, 0, b.neuron, b.time, b.value, v, err));
+	{ /* and back */
+		cx_cortex *again;
+		OK(cx_cortex_create(&c, 1, NULL, &again, err));
+		OK(cx_cortex_read_states(again, store, param, err));
+		for (size_t i = 0; i < m->n; i++) {
+			bool same = memcmp(again->w[i].data, m->w[i].data, m->w[i].bytes) == 0;
+			assert_true(same == !cx_is_none(param[i]));
+		}
+		cx_cortex_close(again);
+	}
+	cx_cortex_runner_free(run);
+	cx_cortex_runner_free(trained);
+	cx_store_free(store);
+	free(whole);
+	runner_close(&r);
+	golden_batch_free(&b);
+	cx_cortex_close(m);
+}
+
 /* ---- loss and gradient ---- */
 
 typedef struct trainer {
@@ -376,7 +443,7 @@ static double loss_of(trainer *t, const cx_cortex *m, const golden_batch *b)
 {
 	float *v;
 	double loss;
-	OK(cx_cortex_write_states(m, t->r.store, err));
+	OK(cx_cortex_write_states(m, t->r.store, t->param, err));
 	run_batch(&t->r, b);
 	v = output(&t->r, "loss", 1);
 	loss = v[0];
@@ -506,6 +573,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {cmocka_unit_test(golden_ref), cmocka_unit_test(golden_cpu),
 		cmocka_unit_test(golden_others), cmocka_unit_test(served_plan),
 		cmocka_unit_test(folded_or_not), cmocka_unit_test(padding_and_batching),
-		cmocka_unit_test(loss_and_gradient), cmocka_unit_test(dropout)};
+		cmocka_unit_test(any_batch), cmocka_unit_test(loss_and_gradient),
+		cmocka_unit_test(dropout)};
 	return cmocka_run_group_tests_name("cortex", tests, open_devices, close_devices);
 }

@@ -260,13 +260,16 @@ static void to_f32(const cx_cortex_weight *w, float *out)
 		cx_dequant_i8c_row(w->data, w->p.dim[0], k, r, out + r * k);
 }
 
-cx_status cx_cortex_write_states(const cx_cortex *m, cx_store *store, cx_err *err)
+cx_status cx_cortex_write_states(
+	const cx_cortex *m, cx_store *store, const cx_tensor *param, cx_err *err)
 {
 	cx_status st = CX_OK;
 	for (size_t i = 0; i < m->n && st == CX_OK; i++) {
 		const cx_cortex_weight *w = &m->w[i];
 		uint64_t bytes = cx_cortex_param_elems(&w->p) * sizeof(float);
-		float *v = w->dtype == CX_F32 ? NULL : cx_malloc(&m->alloc, (size_t)bytes);
+		float *v;
+		if (param && cx_is_none(param[i])) continue;
+		v = w->dtype == CX_F32 ? NULL : cx_malloc(&m->alloc, (size_t)bytes);
 		if (w->dtype != CX_F32 && !v) return no_memory(err);
 		if (v) to_f32(w, v);
 		st = cx_store_state_write(store, w->p.name, v ? v : w->data, bytes, err);
@@ -275,13 +278,14 @@ cx_status cx_cortex_write_states(const cx_cortex *m, cx_store *store, cx_err *er
 	return st;
 }
 
-cx_status cx_cortex_read_states(cx_cortex *m, cx_store *store, cx_err *err)
+cx_status cx_cortex_read_states(cx_cortex *m, cx_store *store, const cx_tensor *param, cx_err *err)
 {
 	for (size_t i = 0; i < m->n; i++) {
 		cx_cortex_weight *w = &m->w[i];
 		uint64_t bytes = cx_cortex_param_elems(&w->p) * sizeof(float);
 		void *v = (void *)(uintptr_t)w->data;
 		cx_status st;
+		if (param && cx_is_none(param[i])) continue;
 		/* memory of our own can be overwritten; a file's cannot */
 		if (w->dtype != CX_F32 || m->safetensors || m->torch)
 			v = cx_arena_alloc(&m->arena, (size_t)bytes);

@@ -53,10 +53,13 @@ CX_API cx_status cx_cortex_bind(
 	cx_cortex *m, cx_runtime *rt, cx_device *dev, cx_store *store, cx_err *err);
 /* For cx_cortex_build(): weight leaves of m's types; after cx_cortex_bind() with what is folded. */
 CX_API cx_cortex_source cx_cortex_get_source(const cx_cortex *m);
-/* Writes every parameter, as f32, to the state of its name: after the first exec that has them. */
-CX_API cx_status cx_cortex_write_states(const cx_cortex *m, cx_store *store, cx_err *err);
-/* Reads them back into m, all as f32. */
-CX_API cx_status cx_cortex_read_states(cx_cortex *m, cx_store *store, cx_err *err);
+/* Writes the parameters, as f32, to the states of their names, and reads them back into m as f32.
+ * param: what cx_cortex_build() gave; those that it says CX_NONE for are left alone (NULL: all are
+ * there). States are made by the first exec that has them: after that. */
+CX_API cx_status cx_cortex_write_states(
+	const cx_cortex *m, cx_store *store, const cx_tensor *param, cx_err *err);
+CX_API cx_status cx_cortex_read_states(
+	cx_cortex *m, cx_store *store, const cx_tensor *param, cx_err *err);
 
 /* Safetensors, atomically (out.h): tensors under their names, I8C as the INT8 map does; metadata:
  * format, model, num_heads, cross_attn_heads, norm, and the caller's pairs. */
