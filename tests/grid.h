@@ -1,8 +1,8 @@
 /* grid.h - the test grid: op x dtype x layout x sizes x data x backend, against the reference.
  *
- * grid_case.c makes the cases from the rows of ops.def; grid_run.c runs one as a step of a device on
- * guarded memory; grid_models.c has whole graphs; test_grid.c walks over all of them. Nothing here
- * uses cmocka: it runs in child processes. */
+ * grid_case.c makes the cases from the rows of ops.def; grid_run.c runs one as a step of a device
+ * on guarded memory; grid_models.c has whole graphs; test_grid.c walks over all of them. Nothing
+ * here uses cmocka: it runs in child processes. */
 #ifndef CX_TESTS_GRID_H
 #define CX_TESTS_GRID_H
 
@@ -11,8 +11,8 @@
 
 /* ---- cases ----------------------------------------------------------------------------------- */
 
-/* Per op: 3 float dtypes x 4 layouts x (4 kinds of data on small sizes, 4 on edge sizes, 1 with dims
- * of 0). */
+/* Per op: 3 float dtypes x 4 layouts x (4 kinds of data on small sizes, 4 on edge sizes, 1 with
+ * dims of 0). */
 enum {
 	GRID_PER_GRAPH = 4,
 	GRID_PER_GROUP = 2 * GRID_PER_GRAPH + 1,

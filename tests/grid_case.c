@@ -9,8 +9,8 @@ bool grid_is_run(cx_op op)
 	return cx__ops[op].kind != CX_KIND_LEAF && cx__ops[op].kind != CX_KIND_META;
 }
 
-/* CX_DATA_LARGE of an op: with what values are multiplied, in which leaves (a bit each, in the order
- * in which the generator makes them; all others: every one). As large as the op can take without an
+/* CX_DATA_LARGE of an op: with what values are multiplied, in which leaves (a bit each, in the
+ * order in which the generator makes them; all others: every one). As large as the op can take without an
  * overflow that f32 arithmetic has and the reference, in double, has not. */
 static const struct {
 	cx_op op;
@@ -50,8 +50,8 @@ static bool is_backward(cx_op op)
 	return n > 5 && strcmp(name + n - 5, "_grad") == 0;
 }
 
-/* Rows that are not in the table: moving data and functions of elements take any magnitude; what may
- * multiply and add gets what a product of two stands. */
+/* Rows that are not in the table: moving data and functions of elements take any magnitude; what
+ * may multiply and add gets what a product of two stands. */
 static void magnitudes(cx_op op, cx_random_opts *o)
 {
 	cx_kind kind = cx__ops[op].kind;

@@ -12,8 +12,9 @@
  *   CX_GRID_FIRST=matmul         these before others  CX_GRID_STOP=1  ends at the first failure
  *   CX_GRID_SEED=5               other cases          CX_GRID_MODELS=0  no whole graphs
  *
- * A failing case prints the line that runs it alone. A cell of the table is `pass`, `plan` (no kernel:
- * legalised and planned), `none` (neither), FAIL, or - (no such device here). */
+ * A failing case prints the line that runs it alone. A cell of the table is `pass`, `plan` (no
+ * kernel: legalised and planned), `none` (neither), FAIL, or - (no such device here). Do kernels
+ * that are wrong fail here? `make mutants` (tests/mutate.py) makes some. */
 #include "tests/grid.h"
 #include "tests/vulkan_env.h"
 

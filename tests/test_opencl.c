@@ -1,7 +1,7 @@
-/* test_opencl.c - kernels of the opencl backend against the reference at sizes at which tiles, groups
- * and chunks are full, once with programs that serve all dtypes and once with programs of their own,
- * which must give the same bits; rows alone against together; random graphs. Skips with a sentence
- * where there is no OpenCL device. tests/test_grid.c: every op x dtype x layout. */
+/* test_opencl.c - kernels of the opencl backend against the reference at sizes at which tiles,
+ * groups and chunks are full, once with programs that serve all dtypes and once with programs of
+ * their own, which must give the same bits; rows alone against together; random graphs. Skips with
+ * a sentence where there is no OpenCL device. tests/test_grid.c: every op x dtype x layout. */
 #include "tests/cpu_run.h"
 #include "tests/harness.h"
 
