@@ -42,13 +42,18 @@ cx_tensor cx__grad_scale(cx_grad_ctx *c, cx_tensor t, double by)
 	return by == 1 ? t : cx_mul(c->g, t, cx__grad_k(c, by));
 }
 
+static bool same_dims(const cx_desc *d, int32_t rank, const int64_t *dim)
+{
+	return d->rank == rank && (rank == 0 || memcmp(d->dim, dim, (size_t)rank * sizeof *dim) == 0);
+}
+
 cx_tensor cx__grad_reshape(cx_grad_ctx *c, cx_tensor t, int32_t rank, const int64_t *dim)
 {
 	cx_attr_dims a = {.dims = cx_list_from(rank, dim)};
 	const cx_desc *d;
 	if (t.id >= c->g->n_nodes) return t;
 	d = &c->g->nodes[t.id].desc;
-	if (d->rank == rank && memcmp(d->dim, dim, (size_t)rank * sizeof *dim) == 0) return t;
+	if (same_dims(d, rank, dim)) return t;
 	return cx_reshape(c->g, t, &a);
 }
 
@@ -58,7 +63,7 @@ cx_tensor cx__grad_broadcast(cx_grad_ctx *c, cx_tensor t, int32_t rank, const in
 	const cx_desc *d;
 	if (t.id >= c->g->n_nodes) return t;
 	d = &c->g->nodes[t.id].desc;
-	if (d->rank == rank && memcmp(d->dim, dim, (size_t)rank * sizeof *dim) == 0) return t;
+	if (same_dims(d, rank, dim)) return t;
 	return cx_broadcast(c->g, t, &a);
 }
 
