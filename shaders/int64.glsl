@@ -27,13 +27,3 @@
 			cx_b8_##i.v[o] = uint8_t(uint(w.x) & 255u);                                            \
 		}                                                                                          \
 	}
-/* v as it reads back from a store of this dtype. */
-int64_t cx_wrap(const uint dt, int64_t v)
-{
-	int w = unpackInt2x32(v).x;
-	if (dt == CX_I32) v = int64_t(w);
-	if (dt == CX_I8) v = int64_t(w << 24 >> 24);
-	if (dt == CX_U8) v = int64_t(w & 255);
-	if (dt == CX_BOOL) v = v != int64_t(0) ? int64_t(1) : int64_t(0);
-	return v;
-}
