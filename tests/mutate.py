@@ -99,11 +99,13 @@ def candidates(path):
     return lines, out
 
 
-def draw(rng, root, n, only):
+def draw(rng, root, chosen, only):
     """Endless mutants, the folders in turn."""
     groups = []
     for backend, folder, ends in GROUPS:
         files = []
+        if backend not in chosen.split(","):
+            continue
         for name in sorted(os.listdir(os.path.join(root, folder))):
             if not name.endswith(ends) or name in LEFT_OUT or only not in name:
                 continue
@@ -147,38 +149,45 @@ def main():
     ap.add_argument("--n", type=int, default=50)
     ap.add_argument("--least", type=int, default=48)
     ap.add_argument("--only", default="")
+    ap.add_argument("--rows", default="", help="of the mutants of this seed, only those of these numbers: 3,14")
     ap.add_argument("--out", default="bench/results/mutants.tsv")
     ap.add_argument("--limit", type=float, default=400, help="seconds per run of the grid")
+    ap.add_argument("--tree", help="a copy of the tree to use, and to leave as it was; with --build")
+    ap.add_argument("--no-check", action="store_true", help="do not run the unchanged grid first: it has just passed")
+    ap.add_argument("--build", help="its build folder")
+    ap.add_argument("--groups", default="opencl,vulkan,cpu", help="which backends' sources")
     ap.add_argument("--list", action="store_true", help="print the mutants and do nothing")
     a = ap.parse_args()
     home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     rng = random.Random(a.seed)
     if a.list:
-        for i, m in zip(range(a.n), draw(rng, home, a.n, a.only)):
+        for i, m in zip(range(a.n), draw(rng, home, a.groups, a.only)):
             print("%s:%d %s\n\t%s\n\t%s" % (m[1], m[2] + 1, m[3], m[4].strip(), m[5].strip()))
         return 0
     tmp = tempfile.mkdtemp(prefix="cortex-mutants-")
-    tree, build = os.path.join(tmp, "tree"), os.path.join(tmp, "build")
+    tree, build = a.tree or os.path.join(tmp, "tree"), a.build or os.path.join(tmp, "build")
     files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=home, capture_output=True,
         text=True, check=True).stdout.split("\n")
-    for f in files:
+    for f in files if not a.tree else []:
         if f and os.path.isfile(os.path.join(home, f)):
             os.makedirs(os.path.dirname(os.path.join(tree, f)), exist_ok=True)
             shutil.copy2(os.path.join(home, f), os.path.join(tree, f))
     cc = "ccache gcc" if shutil.which("ccache") else "gcc"
-    make = ["nice", "make", "-j2", "BUILD=" + build, "CC=" + cc, build + "/tests/test_grid"]
-    env = dict(os.environ, CX_GRID_STOP="1")
+    make = ["make", "-j2", "BUILD=" + build, "CC=" + cc, build + "/tests/test_grid"]
+    env = dict(os.environ, CX_GRID_STOP="1", CCACHE_NOHASHDIR="1")
     for k in ("CX_GRID_BACKENDS", "CX_GRID_OPS", "CX_GRID_CASES", "CX_GRID_SEED", "CX_GRID_SECONDS"):
         env.pop(k, None)
-    grid = ["nice", build + "/tests/test_grid"]
+    grid = [build + "/tests/test_grid"]
     status = 1
-    rows, killed, survived, unbuilt = [], 0, 0, 0
+    rows, killed, survived, unbuilt, number = [], 0, 0, 0, 0
     try:
         rc, out = run(make, tree, env, 1800)
         if rc != 0:
             print(out[-3000:])
             raise SystemExit("the tree does not build")
         for backend, _, _ in GROUPS:
+            if backend not in a.groups.split(",") or a.no_check:
+                continue
             t = time.time()
             rc, out = run(grid, tree, dict(env, CX_GRID_BACKENDS=backend), 900)
             ok = rc is not None and not FAILS.search(out)
@@ -186,9 +195,14 @@ def main():
             if not ok:
                 print(out[-3000:])
                 raise SystemExit("the grid must pass before mutants mean anything")
-        for backend, name, at, kind, old, new in draw(rng, tree, a.n, a.only):
+        for backend, name, at, kind, old, new in draw(rng, tree, a.groups, a.only):
             if killed + survived == a.n:
                 break
+            number += 1
+            if a.rows and str(number) not in a.rows.split(","):
+                if number > a.n * 3:
+                    break
+                continue
             path = os.path.join(tree, name)
             stem = os.path.basename(name).split(".")[0]
             first = [v for k, v in FIRST[backend].items() if stem.startswith(k)]
@@ -213,7 +227,7 @@ def main():
                 survived += what == "-"
             with open(path, "w") as f:
                 f.write(text)
-            row = [str(len(rows) + 1), result, name, str(at + 1), kind, old.strip(), new.strip(), what, "%.0f" % (time.time() - t)]
+            row = [str(number), result, name, str(at + 1), kind, old.strip(), new.strip(), what, "%.0f" % (time.time() - t)]
             rows.append([c.replace("\t", " ") for c in row])
             print("\t".join(row), flush=True)
     finally:
