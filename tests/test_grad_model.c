@@ -277,7 +277,7 @@ static void on_device(const char *backend, bool both)
 	}
 	assert_int_equal(cx_device_open(rt, "ref", 0, &devs[1], &err), CX_OK);
 	for (int no_fuse = 0; no_fuse < (both ? 2 : 1); no_fuse++)
-		for (int checkpoints = 0; checkpoints < (both ? 2 : 1); checkpoints++) {
+		for (int checkpoints = both ? 0 : 1; checkpoints < 2; checkpoints++) {
 			plan_check c = {.opts = {.devices = devs,
 								.n_devices = 2,
 								.allow_fallback = true,
