@@ -20,7 +20,8 @@ typedef struct decoder_args {
 
 /* Fits, decodes the test part, prints R2, plan and latency; draws a->out/decoded.svg if asked. */
 cx_status cx__decoder_eval(const decoder_args *a, const cx_session *s, bool draw, cx_err *err);
-/* Writes sessions to a->out: spikes, kinematics and the best decoding as NPY, all but that as NWB. */
+/* Writes sessions to a->out: spikes, kinematics and the best decoding as NPY, all but that as
+ * NWB. */
 cx_status cx__decoder_simulate(decoder_args *a, cx_err *err);
 /* One session by a->sim, and a line about it on stdout. */
 cx_status cx__simulate_session(const decoder_args *a, uint64_t subject, cx_session *s, cx_err *err);

@@ -1,4 +1,5 @@
-/* decoder_simulate.c - `cortex decoder simulate`: sessions whose best decoding is known, as NPY and NWB. */
+/* decoder_simulate.c - `cortex decoder simulate`: sessions whose best decoding is known, as NPY and
+ * NWB. */
 #include "models/decoder/metrics.h"
 #include "models/decoder/nwb.h"
 #include "models/files/npy.h"
@@ -97,21 +98,30 @@ static cx_status one(decoder_args *a, uint64_t subject, const char *dir, cx_err 
 	return st;
 }
 
+/* The next number of a list with commas; 0 where there is none that will do. */
+static size_t take(const char **list)
+{
+	char *end;
+	unsigned long n = strtoul(*list, &end, 10);
+	bool good = end != *list && n >= 1 && n <= 1000 && (!*end || (*end == ',' && end[1]));
+	*list = end + (*end == ',');
+	return good ? n : 0;
+}
+
 cx_status cx__decoder_simulate(decoder_args *a, cx_err *err)
 {
 	char dir[1024];
-	const char *next = a->subjects;
+	const char *list = a->subjects;
 	cx_status st = CX_OK;
 	if (!a->out) return CX_FAIL(err, CX_ERR_ARGUMENT, "simulate needs --out DIR");
-	if (!next || !strchr(next, ',')) return one(a, 0, a->out, err);
-	for (uint64_t subject = 1; st == CX_OK && *next; subject++) {
-		char *end;
-		unsigned long n = strtoul(next, &end, 10);
-		if (end == next || (*end && *end != ',') || n < 1 || n > 1000 || (*end && !end[1]))
+	if (!list || !strchr(list, ',')) return one(a, 0, a->out, err);
+	while (*list)
+		if (take(&list) == 0)
 			return CX_FAIL(err, CX_ERR_ARGUMENT,
 				"--units '%.60s' is no list of whole numbers in 1..1000", a->subjects);
-		next = end + (*end == ',');
-		a->sim.n_units = n;
+	list = a->subjects;
+	for (uint64_t subject = 1; st == CX_OK && *list; subject++) {
+		a->sim.n_units = take(&list);
 		if (snprintf(dir, sizeof dir, "%s/subject_%llu", a->out, (unsigned long long)subject) >=
 			(int)sizeof dir)
 			return CX_FAIL(err, CX_ERR_ARGUMENT, "--out: the path is too long");

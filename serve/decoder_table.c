@@ -1,4 +1,5 @@
-/* decoder_table.c - `cortex decoder eval --table`: every linear decoder on a recording, side by side. */
+/* decoder_table.c - `cortex decoder eval --table`: every linear decoder on a recording, side by
+ * side. */
 #include "serve/decoder_table.h"
 #include "models/decoder/dataset.h"
 #include "models/decoder/metrics.h"
@@ -79,12 +80,12 @@ static void print_markdown(const cx_table *t)
 static void print_text(const cx_table *t)
 {
 	char text[40];
-	printf("%s\n%-22s %-24s %-34s", t->title, "protocol", "decoder", "settings");
+	printf("%s\n%-20s %-22s %-44s", t->title, "protocol", "decoder", "settings");
 	for (uint32_t c = 0; c < t->n_cols; c++) printf(" %9s", t->col[c]);
 	printf("      mean  fit s\n");
 	for (uint32_t i = 0; i < t->n_rows; i++) {
 		const cx_table_row *r = &t->row[i];
-		printf("%-22s %-24s %-34s", r->protocol, r->decoder, r->settings);
+		printf("%-20s %-22s %-44s", r->protocol, r->decoder, r->settings);
 		for (uint32_t c = 0; c < t->n_cols; c++) {
 			cell(r, c, text, sizeof text);
 			printf(" %9s", text);
@@ -153,20 +154,20 @@ static cx_status wiener(bench *b)
 
 static cx_status tuned(bench *b)
 {
-	char what[80];
-	size_t last = b->s->n_kin - 1;
+	char what[80] = "";
+	size_t last = b->s->n_kin - 1, n = 0;
 	cx_ridge_choice choice;
 	double start = cx__seconds();
 	cx_status st =
 		cx_ridge_tune(b->s, b->first, 0, cx__progress, (void *)"ridge, tuning", &choice, b->err);
 	if (st == CX_OK) st = cx_ridge_decode(b->s, b->first, &choice, b->first, b->n, b->y, b->err);
 	if (st != CX_OK) return st;
-	snprintf(what, sizeof what, "%zu..%zu bins, alpha %.3g..%.3g", choice.history[0],
-		choice.history[last], choice.alpha[0], choice.alpha[last]);
-	for (size_t c = 1; c <= last; c++)
-		if (choice.history[c] != choice.history[0] || choice.alpha[c] != choice.alpha[0]) break;
-		else if (c == last)
-			snprintf(what, sizeof what, "%zu bins, alpha %.3g", choice.history[0], choice.alpha[0]);
+	for (size_t c = 0; c <= last && n < sizeof what; c++)
+		n += (size_t)snprintf(
+			what + n, sizeof what - n, "%s%zu", c ? "/" : "bins ", choice.history[c]);
+	for (size_t c = 0; c <= last && n < sizeof what; c++)
+		n += (size_t)snprintf(
+			what + n, sizeof what - n, "%s%.3g", c ? "/" : ", alpha ", choice.alpha[c]);
 	add(b, "ridge, tuned", what, b->y, cx__seconds() - start);
 	return CX_OK;
 }

@@ -29,7 +29,8 @@ typedef struct cx_table {
 void cx__table_add(cx_table *t, const cx_table_row *row);
 void cx__table_print(const cx_table *t, cx_table_form form);
 
-/* `cortex decoder eval --table`: every protocol that the recording has, or the one of a->protocol. */
+/* `cortex decoder eval --table`: every protocol that the recording has, or the one of
+ * a->protocol. */
 cx_status cx__decoder_table(const decoder_args *a, cx_err *err);
 /* The trial-aligned and the benchmark's protocol on a recording with trials. */
 cx_status cx__decoder_trials(const decoder_args *a, const char *path, cx_table *t, cx_err *err);

@@ -125,6 +125,7 @@ static int make_files(void **state)
 					"%3 = exp(%2) : f32[4,8]\noutput \"y\" %3\n");
 	mkdir(temp_path("inputs"), 0777);
 	put("inputs/x.npy", "not an array\n");
+	put("bad.nwb", "no HDF5 at all\n");
 	mkdir(temp_path("empty"), 0777);
 	mkdir(temp_path("hf"), 0777);
 	llm_ref_random(&ref, "llama", false, false, 3);
@@ -159,6 +160,10 @@ static void bad_commands(void **state)
 	refused("decoder eval --train-fraction nan", "'nan'");
 	refused("decoder eval --history 0", "'0'");
 	refused("decoder eval --ridge -1", "'-1'");
+	refused("decoder eval --protocol tarot", "'tarot'");
+	refused("decoder eval --table", "--data");
+	refused("decoder simulate --out @empty --units 3,,4", "'3,,4'");
+	refused("decoder simulate --out @empty --window 0", "'0'");
 }
 
 static void bad_files(void **state)
@@ -181,6 +186,10 @@ static void bad_files(void **state)
 	refused("pack @empty", "is a folder, not a file");
 	refused("decoder eval --spikes @text --kinematics @text", "text: ");
 	refused("decoder demo --data @empty", "spikes*.npy");
+	refused("decoder eval --data @empty --table", "nor *.nwb");
+	refused("decoder eval --data @text --table", "text is no recording");
+	refused("decoder eval --data @none --table", "none: ");
+	refused("decoder eval --data @bad.nwb", "HDF5");
 }
 
 static void bad_graphs(void **state)

@@ -1,5 +1,6 @@
-/* test_decoder_data.c - from spike times to batches: binning, alignment over gaps, windows, parts that
- * share nothing, batches, and the decoders that are tuned on them (spec/decoder.md 4 and 7). */
+/* test_decoder_data.c - from spike times to batches: binning, alignment over gaps, windows, parts
+ * that share nothing, batches, and the decoders that are tuned on them (spec/decoder.md 4 and
+ * 7). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -111,8 +112,8 @@ static void sha256(void **state)
 
 enum { GAP_SAMPLES = 3000, GAP_UNITS = 3 };
 
-/* One second of samples, a gap of 0.35 s, two more; velocity = time, so that a shift shows; unit 0 fires
- * at every 50 ms. What the caller frees is the recording. */
+/* One second of samples, a gap of 0.35 s, two more; velocity = time, so that a shift shows; unit 0
+ * fires at every 50 ms. What the caller frees is the recording. */
 static void gap_recording(cx_recording *r)
 {
 	memset(r, 0, sizeof *r);
@@ -164,7 +165,8 @@ static void gaps(void **state)
 		if (t < 60) assert_int_equal(s.spikes[t * 2], 1);
 	}
 	cx_session_deinit(&s);
-	/* observed only from 0.5 s on, by unit 1: its bins before lose their spikes and their windows */
+	/* observed only from 0.5 s on, by unit 1: its bins before lose their spikes and their
+	 * windows */
 	r.n_obs = 3;
 	for (int u = 0; u < 3; u++) {
 		r.obs[2 * u] = u == 1 ? 100.5 : 100;

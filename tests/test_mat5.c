@@ -1,5 +1,5 @@
-/* test_mat5.c - MATLAB 5 files: every storage type, small elements, compression, what is passed over, what
- * is refused, and the recording of the fixtures against its NPY form. */
+/* test_mat5.c - MATLAB 5 files: every storage type, small elements, compression, what is passed
+ * over, what is refused, and the recording of the fixtures against its NPY form. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -39,7 +39,8 @@ static void element(bytes *b, uint32_t type, const void *p, uint32_t n)
 	bytes_align(b, 8);
 }
 
-/* The inside of an array. small: name and dimensions-free parts in the four-byte form where they fit. */
+/* The inside of an array. small: name and dimensions-free parts in the four-byte form where they
+ * fit. */
 static bytes inside(uint32_t class, const char *name, int32_t rows, int32_t cols, uint32_t type,
 	const void *data, uint32_t n)
 {

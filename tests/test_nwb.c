@@ -1,5 +1,6 @@
-/* test_nwb.c - NWB through the HDF5 plug-in: the original file of the fixtures, a trial in the training
- * file's layout, a simulated session there and back, and damage: by field, and at random bytes. */
+/* test_nwb.c - NWB through the HDF5 plug-in: the original file of the fixtures, a trial in the
+ * training file's layout, a simulated session there and back, and damage: by field, and at random
+ * bytes. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>

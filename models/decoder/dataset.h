@@ -7,12 +7,12 @@
  * A window is `window` consecutive bins of one session. Its events are the non-empty cells (bin,
  * unit); neuron = the unit's number plus its session's offset (sessions are numbered one after
  * another, spec/decoder.md 4.4), time = bin relative to the window's first one, in [0, window),
- * value = count cut to [1, buckets - 1]. Bins before the recording's start are silent. Windows never
- * reach past its end, over bins that were not observed, or have a target without kinematics; how
- * many were dropped for each reason is counted.
+ * value = count cut to [1, buckets - 1]. Bins before the recording's start are silent. Windows
+ * never reach past its end, over bins that were not observed, or have a target without kinematics;
+ * how many were dropped for each reason is counted.
  *
- * No leakage: parts are blocks of time, and a part of earlier data gives up the windows that share a
- * bin with a later part, so that no spike is in two parts. The constants of the z-score come from
+ * No leakage: parts are blocks of time, and a part of earlier data gives up the windows that share
+ * a bin with a later part, so that no spike is in two parts. The constants of the z-score come from
  * train alone and are stored here (spec 8, items 8, 9 and 22). */
 #ifndef CX_DECODER_DATASET_H
 #define CX_DECODER_DATASET_H
@@ -23,7 +23,7 @@
 typedef enum cx_part { CX_PART_TRAIN, CX_PART_VAL, CX_PART_TEST, CX_PART_COUNT } cx_part;
 
 typedef enum cx_protocol {
-	CX_PROTOCOL_CONTINUOUS, /* every stride-th bin, blocks of time; target: movement in the decoded bin */
+	CX_PROTOCOL_CONTINUOUS, /* every stride-th bin, blocks of time; target: the decoded bin's */
 	CX_PROTOCOL_TRIAL, /* spec 4.5: one window per trial around movement onset, its trial split */
 	CX_PROTOCOL_NLB,   /* every bin of -250..+450 ms around onset, target lag ahead, trial split */
 	CX_PROTOCOL_COUNT
@@ -36,13 +36,12 @@ typedef struct cx_dataset_opts {
 	uint32_t ahead;     /* bins of the window after the decoded one; 0 is causal. < window */
 	uint32_t
 		stride; /* bins between decoded bins of train; val and test take every bin. Trial: unused */
-	uint32_t buckets; /* value vocabulary, 2..256: a count is cut to buckets - 1 */
-	uint32_t
-		max_neurons; /* 0: no limit. Else more units than that is an error ("exceeds max_neurons") */
-	double train, val;  /* fractions of time, the rest is test; continuous protocol */
-	double lag_seconds; /* NLB: the target is the movement that much later */
-	bool heldout;       /* also units that the file marks as held out */
-	bool all_columns;   /* decode every kinematic column; else the two of velocity */
+	uint32_t buckets;     /* value vocabulary, 2..256: a count is cut to buckets - 1 */
+	uint32_t max_neurons; /* 0: no limit. More units: an error ("exceeds max_neurons") */
+	double train, val;    /* fractions of time, the rest is test; continuous protocol */
+	double lag_seconds;   /* NLB: the target is the movement that much later */
+	bool heldout;         /* also units that the file marks as held out */
+	bool all_columns;     /* decode every kinematic column; else the two of velocity */
 } cx_dataset_opts;
 
 /* Continuous, 50 ms bins, 20 of them, causal, stride 1, 8 buckets, 70/10/20 %. */
@@ -105,7 +104,8 @@ typedef struct cx_batch {
 } cx_batch;
 
 /* Windows which[0..n) of a part. n_events (may be NULL) is how many there are in all; with too
- * little room nothing but n_events is written and the result is ARGUMENT. B * max_events suffices. */
+ * little room nothing but n_events is written and the result is ARGUMENT. B * max_events
+ * suffices. */
 CX_API cx_status cx_dataset_fill(const cx_dataset *d, cx_part part, const uint32_t *which,
 	uint32_t n, cx_batch *out, uint32_t *n_events, cx_err *err);
 /* The same windows dense: x [n, window, n_units] f32 counts (not cut), target [n, behavior_dim]

@@ -15,7 +15,8 @@ static inline int64_t cx_bucket(int64_t count, int64_t buckets)
 	return count < 0 ? 0 : count > buckets - 1 ? buckets - 1 : count;
 }
 
-/* Windows that start at 0, stride, 2 stride ... and fit into n; 0 if none does. window, stride >= 1. */
+/* Windows that start at 0, stride, 2 stride ... and fit into n; 0 if none does. window, stride >=
+ * 1. */
 static inline size_t cx_window_count(size_t n, size_t window, size_t stride)
 {
 	return n < window ? 0 : (n - window) / stride + 1;

@@ -48,9 +48,9 @@ static void outer(double *block, size_t k, const cx_events *e, size_t a, size_t 
 	}
 }
 
-/* Block (h1, h2), h1 >= h2, is the sum over t in [h1, n) of s[t-h1] s[t-h2]'; with u = t-h2 and lag =
- * h1-h2 that is the sum over u in [lag, n-h2) of s[u-lag] s[u]': block (h+1, h2+1) is block (h1, h2)
- * less one term. So only the first column is summed whole. All bins must count. */
+/* Block (h1, h2), h1 >= h2, is the sum over t in [h1, n) of s[t-h1] s[t-h2]'; with u = t-h2 and lag
+ * = h1-h2 that is the sum over u in [lag, n-h2) of s[u-lag] s[u]': block (h+1, h2+1) is block (h1,
+ * h2) less one term. So only the first column is summed whole. All bins must count. */
 static cx_status gram_toeplitz(cx_lagged *l, const cx_events *e, cx_err *err)
 {
 	size_t k = l->k, units = l->n_units, n = e->n_rows;

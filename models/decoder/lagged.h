@@ -1,8 +1,8 @@
 /* lagged.h - sums over the bins of a session that every lagged linear decoder needs.
  *
- * Feature h * n_units + u of bin t is the count of unit u in bin t - h; bins before `first` count as
- * silent, so that a block of bins gives nothing away to its neighbours. Bins without kinematics, or
- * whose window was not wholly observed, are left out. */
+ * Feature h * n_units + u of bin t is the count of unit u in bin t - h; bins before `first` count
+ * as silent, so that a block of bins gives nothing away to its neighbours. Bins without kinematics,
+ * or whose window was not wholly observed, are left out. */
 #ifndef CX_DECODER_LAGGED_H
 #define CX_DECODER_LAGGED_H
 

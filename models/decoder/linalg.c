@@ -24,8 +24,8 @@ enum { PANEL = 32, TERMS = 128 };
 
 typedef void tile_fn(double *c, const double *a, size_t n, const double *bt, size_t n_terms);
 
-/* 4 rows by two vectors of columns of C -= A B', A's rows n apart, B packed as bt[term][PANEL]. Every
- * element is one sum in the order of its terms, so both widths give the same bits. */
+/* 4 rows by two vectors of columns of C -= A B', A's rows n apart, B packed as bt[term][PANEL].
+ * Every element is one sum in the order of its terms, so both widths give the same bits. */
 #define TILE(name, vec, width)                                                                     \
 	static void name(double *c, const double *a, size_t n, const double *bt, size_t n_terms)       \
 	{                                                                                              \
@@ -66,8 +66,8 @@ __attribute__((target("avx2"))) TILE(tile_four, four, 4)
 	return tile_pair;
 }
 
-/* Takes the columns before j out of columns [j, j + PANEL) of rows j and below. What falls above the
- * diagonal is never read. */
+/* Takes the columns before j out of columns [j, j + PANEL) of rows j and below. What falls above
+ * the diagonal is never read. */
 static void update(double *a, size_t n, size_t j)
 {
 	double bt[TERMS * PANEL];

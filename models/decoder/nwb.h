@@ -24,8 +24,8 @@ typedef struct cx_nwb_opts {
 CX_API cx_status cx_nwb_read(const char *path, const cx_nwb_opts *opts, const cx_alloc *alloc,
 	cx_recording *out, cx_err *err);
 
-/* Writes units, trials, and the kinematics: columns named pos_* as hand_pos, vel_* as hand_vel. A new
- * file or none: it is written beside the target and renamed. */
+/* Writes units, trials, and the kinematics: columns named pos_* as hand_pos, vel_* as hand_vel. A
+ * new file or none: it is written beside the target and renamed. */
 CX_API cx_status cx_nwb_write(const char *path, const cx_recording *r, const cx_nwb_opts *opts,
 	const cx_alloc *alloc, cx_err *err);
 

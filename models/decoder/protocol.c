@@ -1,8 +1,8 @@
 /* protocol.c - where movement is decoded. See protocol.h.
  *
- * Places are collected with their part, then those of an earlier part whose window shares a bin with
- * a later part's are given up: test keeps all, val what does not touch test, train what touches
- * neither. */
+ * Places are collected with their part, then those of an earlier part whose window shares a bin
+ * with a later part's are given up: test keeps all, val what does not touch test, train what
+ * touches neither. */
 #include "models/decoder/protocol.h"
 
 #include <math.h>

@@ -1,4 +1,5 @@
-/* ridge.h - linear decoders whose settings are chosen by cross-validation on the training part alone.
+/* ridge.h - linear decoders whose settings are chosen by cross-validation on the training part
+ * alone.
  *
  * Folds are blocks of time (or of windows in order), never shuffled: neighbouring bins are nearly
  * copies of each other. All have an intercept unless told otherwise. */
@@ -22,9 +23,10 @@ typedef struct cx_ridge_choice {
 	size_t n_tried;
 } cx_ridge_choice;
 
-/* Chooses history and alpha for every column on bins [0, n_train): histories of step, 2 step, ... bins
- * while velocity still gains (any column, if none is velocity; steps of 0.25 s if step is 0; at most
- * 4000 features), the nine alphas 10 ... 1e5, four blocks. Blocks see no spikes of their neighbours. progress may be NULL. */
+/* Chooses history and alpha for every column on bins [0, n_train): histories of step, 2 step, ...
+ * bins while velocity still gains (any column, if none is velocity; steps of 0.25 s if step is 0;
+ * at most 4000 features), the nine alphas 10 ... 1e5, four blocks. Blocks see no spikes of their
+ * neighbours. progress may be NULL. */
 cx_status cx_ridge_tune(const cx_session *s, size_t n_train, size_t step,
 	void (*progress)(void *ctx, double done), void *ctx, cx_ridge_choice *out, cx_err *err);
 
@@ -55,7 +57,8 @@ cx_status cx_ridge_windows(
 	const cx_dataset *d, const cx_ridge_opts *opts, cx_ridge_result *out, cx_err *err);
 
 /* Taps: `groups` equal boxes over the window, each 1 / its length (a mean count per bin); or one
- * Gaussian of sd bins around the decoded bin, cut at the window's ends, with sum 1. taps [n, window]. */
+ * Gaussian of sd bins around the decoded bin, cut at the window's ends, with sum 1. taps [n,
+ * window]. */
 void cx_ridge_boxes(const cx_dataset_info *info, size_t groups, double *taps);
 void cx_ridge_gauss(const cx_dataset_info *info, double sd_bins, double *taps);
 

@@ -33,9 +33,9 @@ cx_status cx_session_load(const char *spikes_path, const char *kin_path, const c
 	cx_session *out, cx_err *err);
 
 /* From a MATLAB 5 file: counts "spikes" (or spike_counts, counts), and kinematics "handPos" and
- * "handVel" (or pos, position; vel, velocity), each [bins, columns] or [columns, bins]; of more than two
- * columns of a kind the first two. At least velocity must be there; "time" [bins] gives the bin
- * width. */
+ * "handVel" (or pos, position; vel, velocity), each [bins, columns] or [columns, bins]; of more
+ * than two columns of a kind the first two. At least velocity must be there; "time" [bins] gives
+ * the bin width. */
 cx_status cx_session_load_mat(
 	const char *path, const cx_alloc *alloc, cx_session *out, cx_err *err);
 

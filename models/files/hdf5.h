@@ -1,8 +1,8 @@
 /* hdf5.h - HDF5 files through the plug-in cortex-nwb.so, which alone links libhdf5.
  *
  * The binary starts and runs without either; opening a file then fails with a sentence that says
- * what is missing. The plug-in is looked for in the folder given, or else beside the program, in the
- * folder above it, and in ../lib/cortex from there. Names are absolute paths inside the file
+ * what is missing. The plug-in is looked for in the folder given, or else beside the program, in
+ * the folder above it, and in ../lib/cortex from there. Names are absolute paths inside the file
  * ("/units/spike_times"); a failure names file and field and quotes the library's own reason.
  * Nothing is printed. */
 #ifndef CX_FILES_HDF5_H
@@ -56,8 +56,8 @@ typedef struct cx_h5_api {
 		cx_h5 *f, const char *name, const char *attr, const char *value, cx_err *err);
 } cx_h5_api;
 
-/* folder: where the plug-in lies; NULL: the usual places. The plug-in stays loaded until the program
- * ends, as libhdf5 has state of its own. */
+/* folder: where the plug-in lies; NULL: the usual places. The plug-in stays loaded until the
+ * program ends, as libhdf5 has state of its own. */
 CX_API cx_status cx_h5_load(const char *folder, const cx_h5_api **out, cx_err *err);
 
 #endif

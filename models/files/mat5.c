@@ -1,9 +1,9 @@
 /* mat5.c - MATLAB 5 arrays. See mat5.h.
  *
  * A file is 128 bytes of head, then elements: a tag (type, bytes), data, padding to 8. A tag whose
- * upper half of the first word is not zero is the small form: bytes and type share that word, the data
- * is the second one. An array (miMATRIX) holds flags, dimensions, name, real part, imaginary part; a
- * compressed element (miCOMPRESSED) holds one array as a zlib stream. */
+ * upper half of the first word is not zero is the small form: bytes and type share that word, the
+ * data is the second one. An array (miMATRIX) holds flags, dimensions, name, real part, imaginary
+ * part; a compressed element (miCOMPRESSED) holds one array as a zlib stream. */
 #include "models/files/mat5.h"
 
 #include <string.h>

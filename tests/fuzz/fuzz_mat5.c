@@ -1,4 +1,5 @@
-/* fuzz_mat5.c - any bytes as a MATLAB 5 file: refused with a sentence, or read without leaving them. */
+/* fuzz_mat5.c - any bytes as a MATLAB 5 file: refused with a sentence, or read without leaving
+ * them. */
 #include <stdlib.h>
 
 #include "models/files/mat5.h"

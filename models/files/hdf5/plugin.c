@@ -1,8 +1,7 @@
 /* plugin.c - HDF5 files through libhdf5: becomes cortex-nwb.so, the only object that links it.
  *
- * In: a path. Out: arrays in plain C types. See models/files/hdf5.h.
- * The library's own printing is off; the first entry of its error stack, which names the cause, goes
- * into the message. */
+ * In: a path. Out: arrays in plain C types. See models/files/hdf5.h. The library's own printing is
+ * off; the first entry of its error stack, which names the cause, goes into the message. */
 #include "models/files/hdf5.h"
 
 #include <hdf5.h>
@@ -88,8 +87,8 @@ static htri_t exists(const cx_h5 *f, const char *name)
 	return yes;
 }
 
-/* A damaged header may claim any size: more than deflate (1032 to 1) can make of the stored bytes is
- * a lie. */
+/* A damaged header may claim any size: more than deflate (1032 to 1) can make of the stored bytes
+ * is a lie. */
 static bool plausible(hid_t set, hid_t type, uint64_t n)
 {
 	uint64_t stored = H5Dget_storage_size(set), size = H5Tget_size(type), bytes;
