@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PAGE = 16, MAX_BUCKET = 4096, MAX_CONTEXT = 1024 };
+enum { PAGE = 16, MAX_BUCKET = 4096, MAX_CONTEXT = 1024, DECODER_EVENTS = 512 };
 
 bool cx__cmd_number(
 	const char *cmd, const char *name, const char *text, long lo, long hi, long *out)
@@ -58,11 +58,33 @@ static cx_status open_graph(const char *path, cx_subject *s, cx_err *err)
 	return cx__graph_read(path, &s->g, err);
 }
 
+/* A size with first values, or a checkpoint: what is served for one window. */
+static cx_status open_decoder(
+	const cx_subject_opts *o, const cx_cortex_size *size, cx_subject *s, cx_err *err)
+{
+	cx_cortex_bucket b = {.n_windows = 1, .n_events = o->bucket ? o->bucket : DECODER_EVENTS};
+	cx_cortex_config c = size ? cx_cortex_config_size(*size) : (cx_cortex_config){0};
+	cx_cortex_source src;
+	cx_cortex_graph m;
+	cx_status st = size ? cx_cortex_create(&c, o->seed, NULL, &s->decoder, err)
+						: cx_cortex_open(o->model, NULL, &s->decoder, err);
+	if (st != CX_OK || (st = cx_graph_create(NULL, &s->g, err)) != CX_OK) return st;
+	s->n_tokens = b.n_events;
+	src = cx_cortex_get_source(s->decoder);
+	src.folded = true; /* by cx_cortex_bind() */
+	cx_cortex_build(cx_cortex_get_config(s->decoder), &src, &b, s->g, &m, NULL);
+	cx_output(s->g, "behavior", m.behavior);
+	return cx_graph_finish(s->g, err);
+}
+
 static cx_status open_model(const cx_subject_opts *o, cx_subject *s, cx_err *err)
 {
+	cx_cortex_size size;
 	cx_llm_bucket b = {.n_logits = 1, .n_seqs = 1, .page = PAGE, .kv = CX_F32};
 	int64_t room;
 	cx_status st;
+	if (cx_cortex_size_parse(o->model, &size)) return open_decoder(o, &size, s, err);
+	if (cx_cortex_recognise(o->model)) return open_decoder(o, NULL, s, err);
 	if ((st = cx_llm_open(o->model, NULL, &s->llm, err)) != CX_OK) return st;
 	room = cx_llm_get_config(s->llm)->context;
 	if (room > MAX_CONTEXT) room = MAX_CONTEXT;
@@ -102,6 +124,7 @@ void cx__subject_close(cx_subject *s)
 	free(s->weights);
 	cx_graph_free(s->g);
 	cx_llm_close(s->llm);
+	cx_cortex_close(s->decoder);
 	cx__host_close(&s->host);
 	memset(s, 0, sizeof *s);
 }
@@ -177,14 +200,24 @@ static int32_t model_input(const cx_subject *s, const char *name, int64_t i)
 	return (int32_t)(s->n_tokens - 1); /* rows */
 }
 
+/* Units 0 to 99 in turn, twenty bins, counts 1 to 3. */
+static int32_t decoder_input(const cx_subject *s, const char *name, int64_t i)
+{
+	const cx_cortex_config *c = cx_cortex_get_config(s->decoder);
+	if (!strcmp(name, "off")) return i ? (int32_t)s->n_tokens : 0;
+	if (!strcmp(name, "neuron")) return (int32_t)(i % 100 % c->max_neurons);
+	if (!strcmp(name, "time")) return (int32_t)(i / 100 % 20 % c->max_time_bins);
+	return (int32_t)((1 + i % 3) % c->spike_value_buckets);
+}
+
 static cx_status set_input(cx_subject *s, cx_exec *x, uint32_t id, cx_err *err)
 {
 	const cx_node *n = &s->g->nodes[id];
 	char *data = made_up(s->g, id, s->seed);
 	cx_status st;
 	if (!data) return CX_FAIL(err, CX_ERR_MEMORY, "out of memory for input '%.100s'", n->name);
-	for (int64_t i = 0; s->llm && i < cx__desc_elems(&n->desc); i++) {
-		int32_t v = model_input(s, n->name, i);
+	for (int64_t i = 0; (s->llm || s->decoder) && i < cx__desc_elems(&n->desc); i++) {
+		int32_t v = s->llm ? model_input(s, n->name, i) : decoder_input(s, n->name, i);
 		memcpy(data + 4 * i, &v, 4);
 	}
 	st = cx_exec_set_input(x, cx_exec_input(x, n->name), data, cx__desc_bytes(&n->desc), err);
@@ -196,6 +229,7 @@ static cx_status bind_weights(cx_subject *s, cx_err *err)
 {
 	cx_status st = CX_OK;
 	if (s->llm) return cx_llm_bind(s->llm, s->store, err);
+	if (s->decoder) return cx_cortex_bind(s->decoder, s->host.rt, s->host.dev, s->store, err);
 	s->weights = calloc((size_t)s->g->n_nodes + 1, sizeof *s->weights);
 	if (!s->weights) return CX_FAIL(err, CX_ERR_MEMORY, "out of memory");
 	for (uint32_t i = 0; i < s->g->n_nodes && st == CX_OK; i++) {

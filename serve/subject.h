@@ -5,6 +5,7 @@
 
 #include "graph/plan.h"
 #include "models/files/map.h"
+#include "models/decoder/checkpoint.h"
 #include "models/llm/llm.h"
 #include "serve/command.h"
 
@@ -18,9 +19,10 @@ typedef struct cx_subject_opts {
 typedef struct cx_subject {
 	cx_host host;
 	cx_llm *llm;
+	cx_cortex *decoder;
 	cx_graph *g;
 	cx_store *store;
-	int64_t past, n_tokens; /* of a model: tokens in the cache before this run */
+	int64_t past, n_tokens; /* of a model: tokens in the cache before this run; events */
 	void **weights;         /* [g->n_nodes] made-up ones, by leaf */
 	uint64_t seed;
 } cx_subject;
@@ -45,9 +47,12 @@ cx_status cx__subject_exec(cx_subject *s, const cx_plan *plan, cx_exec **out, cx
 	{"allow-fallback", no_argument, NULL, 'A'}
 /* clang-format on */
 #define CX_SUBJECT_USAGE                                                                           \
-	"  -m, --model PATH   a GGUF file or a folder with safetensors\n"                              \
+	"  -m, --model PATH   a GGUF file or a folder with safetensors; or a decoder: xs, s, m, "      \
+	"nano\n"                                                                                       \
+	"                     or a checkpoint of one\n"                                                \
 	"  --graph FILE.cxg   a graph in text form\n"                                                  \
-	"  --bucket N         tokens per run of a model, 1..4096; default 1, a decode step\n"          \
+	"  --bucket N         tokens per run of a model, 1..4096; default 1, a decode step; of a\n"    \
+	"                     decoder: events of its one window, default 512\n"                        \
 	"  --backend B        cpu, ref, ...; default: the best there is\n"                             \
 	"  --seed S           of the made-up inputs and weights of --graph; default 1\n"               \
 	"  --no-fuse          every node is a step of its own\n" CX_FALLBACK_USAGE

@@ -511,19 +511,48 @@ static void out_of_memory(void **state)
 
 static char binary[1100];
 
-/* Runs `cortex decoder info ARGS`; what it prints, stderr too, goes to text. Gives the exit
- * code. */
-static int info(const char *args, char *text, size_t size)
+/* Runs `cortex ARGS`; what it prints, stderr too, goes to text. Gives what pclose() does. */
+static int cortex(const char *args, char *text, size_t size)
 {
 	char line[2400];
 	size_t n;
 	FILE *f;
-	snprintf(line, sizeof line, "%s decoder info %s 2>&1", binary, args);
+	snprintf(line, sizeof line, "%s %s 2>&1", binary, args);
 	f = popen(line, "r");
 	assert_non_null(f);
 	n = fread(text, 1, size - 1, f);
 	text[n] = 0;
 	return pclose(f);
+}
+
+static int info(const char *args, char *text, size_t size)
+{
+	char line[2300];
+	snprintf(line, sizeof line, "decoder info %s", args);
+	return cortex(line, text, size);
+}
+
+/* Commands that look at a model take a decoder: a size, or a checkpoint of any container. */
+static void dumped(void **state)
+{
+	torch_opts o = {.spelling = "state_dict", .leave = -1, .bend = -1, .int8 = true};
+	bytes b = torch_file(nano, &o);
+	char *text = malloc(1 << 18), args[1400];
+	(void)state;
+	assert_int_equal(
+		cortex("dump -m nano --bucket 100 --stage planned --backend cpu", text, 1 << 18), 0);
+	assert_non_null(strstr(text, "weight \"folded.cross_q\" : f32[32,64]"));
+	assert_non_null(strstr(text, "embed_sum("));
+	assert_null(strstr(text, "norm_q")); /* the latents' queries are not computed */
+	snprintf(args, sizeof args, "profile -m %s --bucket 64 --runs 1 --backend cpu",
+		saved(&b, "dump.pt"));
+	assert_int_equal(cortex(args, text, 1 << 18), 0);
+	assert_non_null(strstr(text, "encoder.self_attn_blocks.2.mlp.sum"));
+	assert_true(cx_cortex_recognise(temp_path("dump.pt")));
+	assert_false(cx_cortex_recognise(temp_path("not there")));
+	assert_false(cx_cortex_recognise("tests/golden/cortex.tsv"));
+	bytes_free(&b);
+	free(text);
 }
 
 static void info_command(void **state)
@@ -586,7 +615,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(sharded_files), cmocka_unit_test(safetensors_files),
 		cmocka_unit_test(half_precision), cmocka_unit_test(strict), cmocka_unit_test(damaged),
 		cmocka_unit_test(bad_pickles), cmocka_unit_test(bad_archives),
-		cmocka_unit_test(out_of_memory), cmocka_unit_test(info_command)};
+		cmocka_unit_test(out_of_memory), cmocka_unit_test(info_command), cmocka_unit_test(dumped)};
 	const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
 	snprintf(binary, sizeof binary, "%.*s/../cortex", slash ? (int)(slash - argv[0]) : 1,
 		slash ? argv[0] : ".");

@@ -62,6 +62,28 @@ static cx_status open_file(cx_cortex *m, const char *path, cx_err *err)
 	return cx_safetensors_open_map(&m->alloc, map, &m->safetensors, err);
 }
 
+bool cx_cortex_recognise(const char *path)
+{
+	struct stat info;
+	cx_file_map *map;
+	cx_safetensors *s;
+	bool zip, yes;
+	if (stat(path, &info) != 0) return false;
+	if (S_ISDIR(info.st_mode)) {
+		if (exists(path, ".metadata") || exists(path, "shards/.metadata")) return true;
+		if (exists(path, "config.json")) return false;
+	} else {
+		if (cx_file_map_open(NULL, path, &map, NULL) != CX_OK) return false;
+		zip = map->size >= 4 && memcmp(map->data, "PK\3\4", 4) == 0;
+		cx_file_map_close(map);
+		if (zip) return true;
+	}
+	if (cx_safetensors_open(NULL, path, &s, NULL) != CX_OK) return false;
+	yes = cx_tensor_list_find(cx_safetensors_tensors(s), "encoder.latents") != NULL;
+	cx_safetensors_close(s);
+	return yes;
+}
+
 cx_status cx_cortex_open(const char *path, const cx_alloc *alloc, cx_cortex **out, cx_err *err)
 {
 	struct stat info;

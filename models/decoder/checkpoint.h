@@ -30,6 +30,9 @@ typedef struct cx_cortex_weight {
  * failure. Owned by the caller: cx_cortex_close(). */
 CX_API cx_status cx_cortex_open(
 	const char *path, const cx_alloc *alloc, cx_cortex **out, cx_err *err);
+/* Whether a path looks like one of those, and not like a language model: for commands that take
+ * both. Opens and closes it; a path that cannot be read is none. */
+CX_API bool cx_cortex_recognise(const char *path);
 /* All parameters f32 with their first values for a seed. c is checked. */
 CX_API cx_status cx_cortex_create(
 	const cx_cortex_config *c, uint64_t seed, const cx_alloc *alloc, cx_cortex **out, cx_err *err);
