@@ -23,9 +23,11 @@ static bool plain(cx_dtype t)
 {
 	return t < CX_DTYPE_COUNT && cx_dtype_get(t)->cls != CX_CLASS_BLOCK;
 }
-static bool contiguous(const cx_desc *d) /* along its last axis */
+/* Along its last axis. What holds nothing is dense to the planner, whatever its strides say. */
+static bool contiguous(const cx_desc *d)
 {
-	return d->rank == 0 || d->dim[d->rank - 1] <= 1 || d->stride[d->rank - 1] == 1;
+	return d->rank == 0 || d->dim[d->rank - 1] <= 1 || d->stride[d->rank - 1] == 1 ||
+		   cx__desc_elems(d) == 0;
 }
 /* Axes from `axis` on are one contiguous run. */
 static bool inner_dense(const cx_desc *d, int32_t axis)
