@@ -1,7 +1,8 @@
-/* grad.cl.h - backward ops: norms, attention, conv1d, gated delta rule. Formulas: backends/ref/grad.c.
+/* grad.cl.h - backward ops: norms, attention, conv1d, gated delta rule. Formulas:
+ * backends/ref/grad.c.
  *
- * Sums over rows run in the order of rows, one item (or group) per result, so that no two items ever
- * add to the same place. */
+ * Sums over rows run in the order of rows, one item (or group) per result, so that no two items
+ * ever add to the same place. */
 #ifndef CX_GRAD_CL_H
 #define CX_GRAD_CL_H
 
@@ -9,9 +10,9 @@
 #include "kernels/quant.cl.h"
 #include "kernels/span.h"
 
-/* ---- norms. i[0] of a layernorm, i[1] plus_one, i[2] columns; strides along the row: i[3] dx, i[4]
- * x, i[5] dy; i[6] rows; f[0] eps. t: dx, x, dy, w, statistics (f32 [rows, 3]: mean in two parts and
- * 1 / deviation), dw, db ---- */
+/* ---- norms. i[0] of a layernorm, i[1] plus_one, i[2] columns; strides along the row: i[3] dx,
+ * i[4] x, i[5] dy; i[6] rows; f[0] eps. t: dx, x, dy, w, statistics (f32 [rows, 3]: mean in two
+ * parts and 1 / deviation), dw, db ---- */
 
 CX_FN float cx_grad_weight(CX_BUF(w), CX_PQ const struct cx_ktensor *t, cx_u32 j, int plus_one)
 {
@@ -306,8 +307,9 @@ CX_KERNEL cx_attention_grad_key(CX_BUF(dk), CX_BUF(q), CX_BUF(k), CX_BUF(v), CX_
 		cx_store_f(dvb, CX_DT_3, cx_row_at(&P.t[8], batch, row, hk) + j * P.t[8].stride[5], sdv[j]);
 }
 
-/* ---- conv1d. i[] as span.h says, i[3] taps, i[4] silu, i[5] channels. t: dx, dw, db, dstate before,
- * x, w, state, dy, bias, dstate after, off, slot, dz (f32 [T,C]). All take the same buffers ---- */
+/* ---- conv1d. i[] as span.h says, i[3] taps, i[4] silu, i[5] channels. t: dx, dw, db, dstate
+ * before, x, w, state, dy, bias, dstate after, off, slot, dz (f32 [T,C]). All take the same
+ * buffers ---- */
 
 #define CX_CONV_GRAD_BUFS                                                                          \
 	CX_BUF(dx), CX_BUF(dw), CX_BUF(db), CX_BUF(ds), CX_BUF(x), CX_BUF(w), CX_BUF(state),           \
@@ -442,14 +444,15 @@ CX_KERNEL cx_conv1d_grad_tap(CX_CONV_GRAD_BUFS, CX_PARAMS)
 	else ((CX_GLOBAL float *)dw)[P.t[1].off + ch * taps + j] = (float)sum;
 }
 
-/* ---- gated delta rule. i[] as span.h says, i[3] heads of v, i[4] of k, i[5] tiled, i[6] dk, i[7] dv;
- * f[0] scale. t: dv, dgates, dstate (dense: holds the gradient of the state after the sequences, and
- * is worked on in place), q, k, v, g, beta, state, dy, off, slot, scratch. A group per sequence and
- * head of keys; an item owns columns of the state, and in between rows of it.
+/* ---- gated delta rule. i[] as span.h says, i[3] heads of v, i[4] of k, i[5] tiled, i[6] dk,
+ * i[7] dv; f[0] scale. t: dv, dgates, dstate (dense: holds the gradient of the state after the
+ * sequences, and is worked on in place), q, k, v, g, beta, state, dy, off, slot, scratch. A
+ * group per sequence and head of keys; an item owns columns of the state, and in between rows
+ * of it.
  *
- * Scratch, floats: dq and dk [2,T,nk,dk], then states [.., nk, dk, dv]: those before tokens 0, C, 2C
- * .. of every sequence (i[8] of them in all), those of the C tokens after one, C per sequence, and a
- * gradient for a sequence without a slot, one each. ---- */
+ * Scratch, floats: dq and dk [2,T,nk,dk], then states [.., nk, dk, dv]: those before tokens 0,
+ * C, 2C .. of every sequence (i[8] of them in all), those of the C tokens after one, C per
+ * sequence, and a gradient for a sequence without a slot, one each. ---- */
 
 #define CX_DELTA_EVERY 16
 #define CX_DELTA_WIDTH 1024 /* dv, at most */
@@ -612,8 +615,8 @@ CX_KERNEL cx_delta_grad_group(CX_BUF(dvb), CX_BUF(dgates), CX_BUF(ds), CX_BUF(q)
 	}
 }
 
-/* dq and dk to their dtype. t: result, scratch. An item per element; rows of no sequence were set to
- * zero before. */
+/* dq and dk to their dtype. t: result, scratch. An item per element; rows of no sequence were
+ * set to zero before. */
 CX_KERNEL cx_delta_grad_item(CX_BUF(dqk), CX_BUF(scratch), CX_PARAMS)
 {
 	cx_u32 i = CX_GLOBAL_ID(0);

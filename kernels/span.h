@@ -1,5 +1,5 @@
-/* span.h - rows of a sequence of a ragged batch, for the kernels of sequences and of their gradients:
- * i[0] sequences, i[1] rows, i[2] rows of state. */
+/* span.h - rows of a sequence of a ragged batch, for the kernels of sequences and of their
+ * gradients: i[0] sequences, i[1] rows, i[2] rows of state. */
 #ifndef CX_SPAN_H
 #define CX_SPAN_H
 

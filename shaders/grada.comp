@@ -1,11 +1,12 @@
-/* grada.comp - gradient of attention. First a work group of 64 per query row and head: dq, the row's largest score, 1 /
- * sum of weights and dy.y; then (KEYS) one per key row and head of keys: dk and dv, over the rows that may see it in
- * their order. Keys, or rows, go by in blocks of 64: an invocation per one, then the invocations share the elements.
+/* grada.comp - gradient of attention. First a work group of 64 per query row and head: dq, the
+ * row's largest score, 1 / sum of weights and dy.y; then (KEYS) one per key row and head of keys:
+ * dk and dv, over the rows that may see it in their order. Keys, or rows, go by in blocks of 64:
+ * an invocation per one, then the invocations share the elements.
  *
- * Tensors: dq or dk, gradient of the scores (f32) or dv, statistics (f32 [rows, heads, 3]), q, k, v, y, dy, q_off,
- * kv_off, mask, bias. All as [b, row, head, element] in axes 2..5; mask, bias and scores as [b, head, row, key]. P_U: 0
- * sequences, 1 rows of q, 2 rows of k, 3 heads, 4 heads per key head, 5 head width, 6 value width, 7 causal, 8 window, 9
- * heads of keys. P_F(0): scale. */
+ * Tensors: dq or dk, gradient of the scores (f32) or dv, statistics (f32 [rows, heads, 3]), q, k,
+ * v, y, dy, q_off, kv_off, mask, bias. All as [b, row, head, element] in axes 2..5; mask, bias
+ * and scores as [b, head, row, key]. P_U: 0 sequences, 1 rows of q, 2 rows of k, 3 heads, 4 heads
+ * per key head, 5 head width, 6 value width, 7 causal, 8 window, 9 heads of keys. P_F(0): scale. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "shaders/common.glsl"
@@ -26,8 +27,9 @@ CX_OUT(0)
 CX_OUT(1)
 CX_INOUT(2)
 CX_IN(3)
-CX_IN(4) CX_IN(5) CX_IN(6) CX_IN(7) CX_VIEWS(8, readonly) CX_LOAD_I32(8) CX_VIEWS(9, readonly)
-	CX_LOAD_I32(9) CX_IN(10) CX_IN(11)
+CX_IN(4)
+CX_IN(5) CX_IN(6) CX_IN(7) CX_VIEWS(8, readonly) CX_LOAD_I32(8) CX_VIEWS(9, readonly) CX_LOAD_I32(9)
+	CX_IN(10) CX_IN(11)
 
 		shared float cx_a[64],
 	cx_b[64];
@@ -82,7 +84,8 @@ float cx_pair_score(uint h, uint row, int s, uint qa, uint ka)
 	if (MASK) see = cx_ld10(CX_BOOL, cx_pair_at(10, h, row, uint(s))) != 0.0;
 	if (see)
 		for (uint j = 0; j < P_U(5); j++) {
-			precise float e = fma(cx_ld3(Q, qa + j * T_STRIDE(3, 5)), cx_ld4(K, ka + j * T_STRIDE(4, 5)), d);
+			precise float e =
+				fma(cx_ld3(Q, qa + j * T_STRIDE(3, 5)), cx_ld4(K, ka + j * T_STRIDE(4, 5)), d);
 			d = e;
 		}
 	precise float x = P_F(0) * d;
@@ -94,7 +97,8 @@ float cx_value_dot(uint ga, uint va)
 {
 	float d = 0.0;
 	for (uint j = 0; j < P_U(6); j++) {
-		precise float e = fma(cx_ld7(Q, ga + j * T_STRIDE(7, 5)), cx_ld5(V, va + j * T_STRIDE(5, 5)), d);
+		precise float e =
+			fma(cx_ld7(Q, ga + j * T_STRIDE(7, 5)), cx_ld5(V, va + j * T_STRIDE(5, 5)), d);
 		d = e;
 	}
 	return d;
@@ -181,7 +185,8 @@ void cx_query_row()
 
 void cx_key_row()
 {
-	uint g = cx_group(), me = gl_LocalInvocationIndex, hk = g % P_U(9), row = g / P_U(9), batch = 0u;
+	uint g = cx_group(), me = gl_LocalInvocationIndex, hk = g % P_U(9), row = g / P_U(9),
+		 batch = 0u;
 	bool some = g < P_N;
 	cx_batch = cx_q0 = cx_k0 = 0;
 	cx_nq = P_I(1);
@@ -226,8 +231,10 @@ void cx_key_row()
 				uint j = p * 64u + me;
 				for (uint i = 0; i < 64u; i++) {
 					if (cx_of[i] == 0xffffffffu) continue;
-					if (j < P_U(5)) dk[p] = fma(cx_a[i], cx_ld3(Q, cx_of[i] + j * T_STRIDE(3, 5)), dk[p]);
-					if (j < P_U(6)) dv[p] = fma(cx_b[i], cx_ld7(Q, cx_of2[i] + j * T_STRIDE(7, 5)), dv[p]);
+					if (j < P_U(5))
+						dk[p] = fma(cx_a[i], cx_ld3(Q, cx_of[i] + j * T_STRIDE(3, 5)), dk[p]);
+					if (j < P_U(6))
+						dv[p] = fma(cx_b[i], cx_ld7(Q, cx_of2[i] + j * T_STRIDE(7, 5)), dv[p]);
 				}
 			}
 		}

@@ -1,8 +1,9 @@
-/* gradc.comp - gradient of conv1d, an invocation per result. MODE 0: dz, the gradient of the sums before the activation;
- * then 1: dx, 2: dstate, 3: taps and bias, summed in the order of rows. Slots of sequences differ.
+/* gradc.comp - gradient of conv1d, an invocation per result. MODE 0: dz, the gradient of the sums
+ * before the activation; then 1: dx, 2: dstate, 3: taps and bias, summed in the order of rows.
+ * Slots of sequences differ.
  *
- * Tensors: dx, dw, db, dstate before, dz (f32 [T,C]), x, w, state, dy, bias, dstate after (f32), off, slot. P_U: 0
- * channels, 1 taps, 2 rows, 3 rows of state, 4 sequences. */
+ * Tensors: dx, dw, db, dstate before, dz (f32 [T,C]), x, w, state, dy, bias, dstate after (f32),
+ * off, slot. P_U: 0 channels, 1 taps, 2 rows, 3 rows of state, 4 sequences. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "shaders/common.glsl"
@@ -26,7 +27,8 @@ CX_OUT(2)
 CX_OUT(3)
 CX_INOUT(4)
 CX_IN(5)
-CX_IN(6) CX_IN(7) CX_IN(8) CX_IN(9) CX_IN(10) CX_SEQUENCES(11, 12)
+CX_IN(6)
+CX_IN(7) CX_IN(8) CX_IN(9) CX_IN(10) CX_SEQUENCES(11, 12)
 
 	int cx_first,
 	cx_end, cx_slot;

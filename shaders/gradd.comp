@@ -1,13 +1,14 @@
-/* gradd.comp - gradient of the gated delta rule: a work group of 64 per sequence and head of keys goes backwards through
- * the tokens; an invocation owns columns of the state, and in between rows of it. The state before a token is kept at
- * every 16th and made again between those. ITEMS: an invocation per element of dq and dk brings them to their dtype.
- * Formulas: backends/ref/grad.c.
+/* gradd.comp - gradient of the gated delta rule: a work group of 64 per sequence and head of keys
+ * goes backwards through the tokens; an invocation owns columns of the state, and in between rows
+ * of it. The state before a token is kept at every 16th and made again between those. ITEMS: an
+ * invocation per element of dq and dk brings them to their dtype. Formulas: backends/ref/grad.c.
  *
- * Tensors: dv (or, ITEMS, dq and dk), dgates, dstate (dense: the gradient of the state after the sequences, worked on in
- * place), scratch, q, k, v, g, beta, state, dy, off, slot. Scratch, floats: dq and dk [2,T,nk,dk], then states
- * [.., nk, dk, dv]: those before tokens 0, 16, 32 .. of every sequence (P_U(7) of them), 16 per sequence of the tokens
- * after one, and a gradient for a sequence without a slot. P_U: 0 sequences, 1 rows, 2 rows of state, 3 heads of v, 4 of
- * k, 5 dk, 6 dv, 8 tiled. P_F(0): scale. */
+ * Tensors: dv (or, ITEMS, dq and dk), dgates, dstate (dense: the gradient of the state after the
+ * sequences, worked on in place), scratch, q, k, v, g, beta, state, dy, off, slot. Scratch,
+ * floats: dq and dk [2,T,nk,dk], then states [.., nk, dk, dv]: those before tokens 0, 16, 32 ..
+ * of every sequence (P_U(7) of them), 16 per sequence of the tokens after one, and a gradient for
+ * a sequence without a slot. P_U: 0 sequences, 1 rows, 2 rows of state, 3 heads of v, 4 of k, 5
+ * dk, 6 dv, 8 tiled. P_F(0): scale. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "shaders/common.glsl"
@@ -25,8 +26,9 @@ layout(constant_id = 6) const bool HAS_SLOT = false;
 CX_OUT(0)
 CX_OUT(1)
 CX_VIEWS(2, coherent)
-CX_LOAD_F(2) CX_STORE_F(2) CX_VIEWS(3, coherent) CX_LOAD_F(3) CX_STORE_F(3) CX_IN(4) CX_IN(5)
-	CX_IN(6) CX_IN(7) CX_IN(8) CX_IN(9) CX_IN(10) CX_SEQUENCES(11, 12)
+CX_LOAD_F(2)
+CX_STORE_F(2) CX_VIEWS(3, coherent) CX_LOAD_F(3) CX_STORE_F(3) CX_IN(4) CX_IN(5) CX_IN(6) CX_IN(7)
+	CX_IN(8) CX_IN(9) CX_IN(10) CX_SEQUENCES(11, 12)
 
 		const uint EVERY = 16u;
 shared float cx_rest[1024], cx_dd[1024];
@@ -63,7 +65,8 @@ float cx_beta(uint row)
 }
 float cx_k(uint row, uint i)
 {
-	return cx_ld5(DT, T_OFF(5) + row * T_STRIDE(5, 3) + cx_hk * T_STRIDE(5, 4) + i * T_STRIDE(5, 5));
+	return cx_ld5(
+		DT, T_OFF(5) + row * T_STRIDE(5, 3) + cx_hk * T_STRIDE(5, 4) + i * T_STRIDE(5, 5));
 }
 float cx_q(uint row, uint i)
 {
@@ -81,7 +84,8 @@ float cx_left(uint from, uint row, uint j, float decay)
 {
 	float m = 0.0;
 	for (uint i = 0; i < P_U(5); i++) m = fma(cx_s(from + i * P_U(6) + j), cx_k(row, i), m);
-	return cx_ld6(DT, T_OFF(6) + row * T_STRIDE(6, 3) + cx_h * T_STRIDE(6, 4) + j * T_STRIDE(6, 5)) -
+	return cx_ld6(
+			   DT, T_OFF(6) + row * T_STRIDE(6, 3) + cx_h * T_STRIDE(6, 4) + j * T_STRIDE(6, 5)) -
 		   decay * m;
 }
 

@@ -1,7 +1,9 @@
-/* gradn.comp - gradient of layernorm and rmsnorm. First a work group of 64 per row: dx, and the row's mean and 1 /
- * deviation; then an invocation per column: dw and db, in the order of rows. Formulas: backends/ref/grad.c.
+/* gradn.comp - gradient of layernorm and rmsnorm. First a work group of 64 per row: dx, and the
+ * row's mean and 1 / deviation; then an invocation per column: dw and db, in the order of rows.
+ * Formulas: backends/ref/grad.c.
  *
- * Tensors: dx, dw, db, statistics (f32 [rows, 2]), x, dy, w. P_U: 0 columns, 1 rows. P_F(0): eps. */
+ * Tensors: dx, dw, db, statistics (f32 [rows, 2]), x, dy, w. P_U: 0 columns, 1 rows. P_F(0):
+ * eps. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "shaders/common.glsl"
@@ -18,7 +20,8 @@ CX_OUT(0)
 CX_OUT(1)
 CX_OUT(2)
 CX_INOUT(3)
-CX_IN(4) CX_IN(5) CX_IN(6)
+CX_IN(4)
+CX_IN(5) CX_IN(6)
 
 	/* Where row `row` of x and of dy begins. */
 	uvec2 cx_row(uint row)

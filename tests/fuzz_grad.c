@@ -1,7 +1,7 @@
-/* fuzz_grad.c - generators of the backward ops; see fuzz_ops.c. Operands are drawn as the forward
- * ops' generators draw theirs; results of the forward op that a backward op reads (attention's y)
- * are drawn freely, which its definition allows. Where sums are taken apart, NaN and infinities need
- * not come out in the same places: those ops get none. */
+/* fuzz_grad.c - generators of the backward ops; see fuzz_ops.c. Operands are drawn as the
+ * forward ops' generators draw theirs; results of the forward op that a backward op reads
+ * (attention's y) are drawn freely, which its definition allows. Where sums are taken apart,
+ * NaN and infinities need not come out in the same places: those ops get none. */
 #include "tests/fuzz_ops.h"
 
 /* Ranges of all outputs: sums of n products of magnitude big. */

@@ -1,5 +1,5 @@
-/* grad_cases_heavy.c - norms, attention, sequences with a carried state: ops whose gradient is an op
- * of its own, in all their forms; see grad_cases.h. */
+/* grad_cases_heavy.c - norms, attention, sequences with a carried state: ops whose gradient is
+ * an op of its own, in all their forms; see grad_cases.h. */
 #include "tests/grad_cases.h"
 
 #define COUNT(a) (uint32_t)(sizeof(a) / sizeof((a)[0]))
@@ -106,8 +106,8 @@ typedef struct seqs {
 	cx_tensor off, slot;
 } seqs;
 
-/* off: one sequence is empty and the last row is of none; slots: one keeps nothing, one row of state
- * is nobody's. */
+/* off: one sequence is empty and the last row is of none; slots: one keeps nothing, one row of
+ * state is nobody's. */
 static seqs some_sequences(grad_case *k)
 {
 	return (seqs){grad_ints(k, GD(5), GRAD_VALUES(0, 3, 3, 4, 6)),

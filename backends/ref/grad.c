@@ -69,7 +69,8 @@ static int64_t score_off(const cx_desc *d, int64_t b, int64_t h, int64_t t, int6
 	return off;
 }
 
-/* One sequence: n_q query rows from q0, n_k keys from k0; b is the batch index of dense operands. */
+/* One sequence: n_q query rows from q0, n_k keys from k0; b is the batch index of dense
+ * operands. */
 typedef struct sequence {
 	int64_t b, q0, n_q, k0, n_k;
 } sequence;

@@ -21,7 +21,8 @@ enum { MR = 6, NV = 1 };
 
 /* ---- the product ---- */
 
-/* c[r,:] = (or += with add) sum over e < k of a[r * ars + e * aks] b[e,:], r < nr, 16 * nv columns. */
+/* c[r,:] = (or += with add) sum over e < k of a[r * ars + e * aks] b[e,:], r < nr, 16 * nv
+ * columns. */
 CX_INLINE void tile(float *c, int64_t ldc, const float *a, int64_t ars, int64_t aks, const float *b,
 	int64_t ldb, int64_t k, const int nr, const int nv, bool add)
 {
@@ -132,8 +133,8 @@ static void stage_rows(const attn *a, const seq *q)
 	memset(a->s.dq, 0, (size_t)(q->n * a->dp) * sizeof *a->s.dq);
 }
 
-/* Keys (or values) base.. of the block: as rows in `rows`, transposed [pad, KB] in `t`; either NULL.
- * Zeros past the end. */
+/* Keys (or values) base.. of the block: as rows in `rows`, transposed [pad, KB] in `t`; either
+ * NULL. Zeros past the end. */
 static void stage_keys(const attn *a, const seq *q, const cx_cpu_arg *x, int64_t base, int64_t n,
 	int64_t width, int64_t pad, float *rows, float *t)
 {
@@ -218,7 +219,8 @@ static void gather_sum(float *m, float *l, const float *s)
 	*l = *l * corr[0] + v16_sum(sum);
 }
 
-/* All blocks of a row are there, `step` apart: its maximum, sum, and e^(score - maximum) in place. */
+/* All blocks of a row are there, `step` apart: its maximum, sum, and e^(score - maximum) in
+ * place. */
 static void weigh_row(float *m, float *l, float *s, int64_t step, int64_t n_blocks)
 {
 	float m1;

@@ -57,7 +57,8 @@ static void outputs(conv *p, const cx_span *s)
 	}
 }
 
-/* Gradient of the input at time t: of the new state's window, and of the outputs that it reaches. */
+/* Gradient of the input at time t: of the new state's window, and of the outputs that it
+ * reaches. */
 CX_INLINE v16 conv_into(const conv *p, const cx_span *s, int64_t t)
 {
 	int64_t len = s->end - s->first, i = t - (len - (p->k - 1)), most = t + p->k - 1;

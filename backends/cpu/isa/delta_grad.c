@@ -1,9 +1,10 @@
-/* delta_grad.c - gradient of the gated delta rule: backwards through a sequence, token by token, f32
- * throughout.
+/* delta_grad.c - gradient of the gated delta rule: backwards through a sequence, token by
+ * token, f32 throughout.
  *
- * A unit of work is one sequence and one head of keys with the heads of values that read it. The
- * state before a token is wanted in reverse order: it is kept at every n-th token, n about the root
- * of the number of tokens, and made again between those. Formulas: backends/ref/grad.c.
+ * A unit of work is one sequence and one head of keys with the heads of values that read it.
+ * The state before a token is wanted in reverse order: it is kept at every n-th token, n about
+ * the root of the number of tokens, and made again between those. Formulas:
+ * backends/ref/grad.c.
  *
  * Operands q, k, v, g, beta, state, dy, dstate, off, slot. Scratch, per thread: see lay_out(). */
 #include "backends/cpu/isa/delta_grad.h"

@@ -1,8 +1,8 @@
 /* norm_grad.c - gradient of layernorm and rmsnorm, one row at a time.
  *
- * With h the normalised row and g = dy w: dx = r (g - mean of g - h mean of (g h)), without the mean
- * of g in an rmsnorm. dw and db are sums over rows: of each block of rows in their order, then over
- * the blocks, which the number of rows alone decides, so that threads do not matter.
+ * With h the normalised row and g = dy w: dx = r (g - mean of g - h mean of (g h)), without the
+ * mean of g in an rmsnorm. dw and db are sums over rows: of each block of rows in their order,
+ * then over the blocks, which the number of rows alone decides, so that threads do not matter.
  *
  * Scratch: dw and db of every block, shared; per thread a row of x, dy, dx and w. */
 #include "backends/cpu/isa/lane.h"
