@@ -191,9 +191,18 @@ static void time_row(const bench *b, const row *r)
 	free(w);
 }
 
+/* What the backend says of its driver, into the head of the table. */
+static void on_log(void *ctx, cx_log_level level, const char *where, const char *msg)
+{
+	(void)ctx;
+	(void)where;
+	if (level == CX_LOG_INFO && strncmp(msg, "driver ", 7) == 0) printf("# driver: %s\n", msg + 7);
+}
+
 int main(int argc, char **argv)
 {
 	const char *backend = "opencl", *part = "";
+	cx_config config = {.log = on_log};
 	bench b = {.repeats = 15};
 	cx_err err = {0};
 	char name[96];
@@ -208,7 +217,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "bench_backend: repeats are 1 to 200\n");
 		return 2;
 	}
-	if (cx_runtime_create(NULL, &b.rt, &err) != CX_OK) die("runtime", &err);
+	if (cx_runtime_create(&config, &b.rt, &err) != CX_OK) die("runtime", &err);
 	if (cx_device_open(b.rt, backend, 0, &b.dev, &err) != CX_OK) {
 		printf("# %s\n", err.msg); /* nothing to measure on this machine */
 		cx_runtime_free(b.rt);

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # run.sh BUILD [NAME-PART] - runs every benchmark and keeps its rows in bench/results/<name>.tsv, headed by what they
-# were measured on. Rows are printed as they come.
+# were measured on. Rows are printed as they come. bench_backend runs once per backend and gives its name to the file.
 set -u -o pipefail
 build=$1 part=${2:-}
 results=bench/results
@@ -10,22 +10,33 @@ head_lines() {
 	printf '# compiler: %s\n' "$(${CC:-gcc} --version | head -n 1)"
 	printf '# commit: %s%s\n' "$(git rev-parse --short HEAD 2>/dev/null)" \
 		"$(git diff --quiet HEAD 2>/dev/null || echo ' with changes')"
-	printf '# command: make bench\n'
+	printf '# command: make bench (%s)\n' "$*"
 }
 status=0
+# one NAME PROGRAM [ARGUMENTS]: the file of a machine that has no such device stays as it is.
+one() {
+	local file="$results/$1.tsv"
+	shift
+	echo "== ${*##*/}"
+	head_lines "${@##*/}" >"$file.part"
+	if "$@" | tee -a "$file.part"; then
+		if grep -qv '^#' "$file.part"; then mv "$file.part" "$file"; else rm -f "$file.part"; fi
+	else
+		rm -f "$file.part"
+		echo "== ${*##*/} failed"
+		status=1
+	fi
+}
 for bin in "$build"/bench/bench_*; do
 	name=$(basename "$bin")
 	case $name in *.o | *.d) continue ;; esac
 	[ -x "$bin" ] && [ -f "bench/$name.c" ] || continue
-	case $name in *"$part"*) ;; *) continue ;; esac
-	echo "== $name"
-	head_lines >"$results/${name#bench_}.tsv.part"
-	if "$bin" | tee -a "$results/${name#bench_}.tsv.part"; then
-		mv "$results/${name#bench_}.tsv.part" "$results/${name#bench_}.tsv"
-	else
-		rm -f "$results/${name#bench_}.tsv.part"
-		echo "== $name failed"
-		status=1
+	if [ "$name" = bench_backend ]; then
+		for backend in opencl vulkan; do
+			case $name-$backend in *"$part"*) one "$backend" "$bin" -b "$backend" ;; esac
+		done
+		continue
 	fi
+	case $name in *"$part"*) one "${name#bench_}" "$bin" ;; esac
 done
 exit $status

@@ -1,8 +1,9 @@
-/* digits.comp - rows of floats for integer dot products: a block of 32 becomes q * scale, q integers of 23 bits in three
- * digits of base 256, each an int8. Nothing is lost that f32 sums would keep: the error is 2^-23 of the block's largest
- * element. A block with NaN or infinities, or so small that its scale times that of an f16 would be subnormal, is marked;
- * the product then reads the floats. Tensors: d, x [m,k]. d: 25 words per block: the scale's bits, then 8 words of each digit, the highest
- * first. P_U: 0 blocks of a row. */
+/* digits.comp - rows of floats for integer dot products: a block of 32 becomes q * scale, q
+ * integers of 23 bits in three digits of base 256, each an int8. Nothing is lost that f32 sums
+ * would keep: the error is 2^-23 of the block's largest element. A block with NaN or infinities,
+ * or so small that its scale times that of an f16 would be subnormal, is marked; the product
+ * then reads the floats. Tensors: d, x [m,k]. d: 25 words per block: the scale's bits, then 8
+ * words of each digit, the highest first. P_U: 0 blocks of a row. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "shaders/common.glsl"
@@ -25,7 +26,8 @@ void main()
 	uint e = most >> 23;
 	bool odd = e == 255u || (e < 54u && most != 0u);
 	e = clamp(e, 54u, 254u);
-	float inverse = uintBitsToFloat((127u + 148u - e) << 23); /* 2^(148-e): the largest becomes 2^21 to 2^22 */
+	/* 2^(148-e): the largest becomes 2^21 to 2^22 */
+	float inverse = uintBitsToFloat((127u + 148u - e) << 23);
 	cx_b32_0.v[to] = odd ? CX_NAN_BITS : (e - 21u) << 23; /* 2^(e-148) */
 	for (uint j = 0; j < 8; j++) {
 		uvec3 w = uvec3(0u);

@@ -1,7 +1,8 @@
-/* prodi.comp - products with Q8_0 and I8C weights by integer dot products of four int8 (OpSDot, SPV_KHR_integer_dot_product,
- * which glslang 12 reaches only through SPIR-V intrinsics). x comes as digits (digits.comp): three dot products per four
- * elements give the block's exact sum of q * w. Order of sums and what follows as in prod.glsl. Tensors besides those: 7 the
- * digits. K is a multiple of 32, rows of w begin at whole words (I8C). */
+/* prodi.comp - products with Q8_0 and I8C weights by integer dot products of four int8 (OpSDot,
+ * SPV_KHR_integer_dot_product, which glslang 12 reaches only through SPIR-V intrinsics). x comes
+ * as digits (digits.comp): three dot products per four elements give the block's exact sum of q
+ * * w. Order of sums and what follows as in prod.glsl. Tensors besides those: 7 the digits. K is
+ * a multiple of 32, rows of w begin at whole words (I8C). */
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_spirv_intrinsics : require
@@ -13,7 +14,8 @@ CX_VIEWS(2, readonly)
 CX_BLOCKS(2)
 CX_VIEWS(7, readonly)
 
-spirv_instruction(extensions = ["SPV_KHR_integer_dot_product"], capabilities = [6019, 6018], id = 4450)
+spirv_instruction(
+	extensions = ["SPV_KHR_integer_dot_product"], capabilities = [6019, 6018], id = 4450)
 int cx_sdot(uint a, uint b, spirv_literal int packed_4x8);
 
 /* Where the 32 bytes of block s of column n begin, and their factor. */
@@ -51,7 +53,8 @@ void cx_lane(uint l, uint m0, uint n0, inout float acc[ROWS][COLS])
 		uint at[COLS], from[ROWS];
 		float d[COLS];
 		ivec3 sum[ROWS][COLS];
-		[[unroll]] for (uint c = 0; c < COLS; c++) at[c] = cx_block(min(n0 + c, cx_n - 1u), s, d[c]);
+		[[unroll]] for (uint c = 0; c < COLS; c++)
+			at[c] = cx_block(min(n0 + c, cx_n - 1u), s, d[c]);
 		[[unroll]] for (uint r = 0; r < ROWS; r++) {
 			from[r] = digits + (min(m0 + r, cx_m - 1u) * n_blocks + s) * 25u;
 			[[unroll]] for (uint c = 0; c < COLS; c++) sum[r][c] = ivec3(0);
@@ -63,13 +66,15 @@ void cx_lane(uint l, uint m0, uint n0, inout float acc[ROWS][COLS])
 				uvec3 x = uvec3(cx_b32_7.v[from[r] + 1u + j], cx_b32_7.v[from[r] + 9u + j],
 					cx_b32_7.v[from[r] + 17u + j]);
 				[[unroll]] for (uint c = 0; c < COLS; c++)
-					sum[r][c] += ivec3(cx_sdot(x.x, w[c], 0), cx_sdot(x.y, w[c], 0), cx_sdot(x.z, w[c], 0));
+					sum[r][c] += ivec3(
+						cx_sdot(x.x, w[c], 0), cx_sdot(x.y, w[c], 0), cx_sdot(x.z, w[c], 0));
 			}
 		}
 		[[unroll]] for (uint r = 0; r < ROWS; r++) {
 			float scale = uintBitsToFloat(cx_b32_7.v[from[r]]);
 			[[unroll]] for (uint c = 0; c < COLS; c++) {
-				precise float v = float(sum[r][c].x) * 65536.0 + float(sum[r][c].y * 256 + sum[r][c].z), a;
+				precise float low = float(sum[r][c].y * 256 + sum[r][c].z), a;
+				precise float v = float(sum[r][c].x) * 65536.0 + low;
 				a = acc[r][c] + v * (scale * d[c]);
 				if (cx_isnan(scale) || !(abs(d[c]) < cx_inf()))
 					a = cx_floats(min(m0 + r, cx_m - 1u), s * 32u, at[c], d[c], acc[r][c]);

@@ -1,12 +1,15 @@
-/* prodt.comp - products of f32 and f16 operands whose rows are contiguous, read four elements at a time as texels (uniform
- * texel buffers: vector loads without a loop over lanes on software devices, and the texture path on others). w is [n,k]
- * rows, or with NN [k,n]; then a tile has whole texels of columns. Same order of sums as prod.comp, so the same bits.
- * Strides, offsets and K are multiples of 4 (the host sees to it). Texels: x at binding 8, w at 9. */
+/* prodt.comp - products of f32 and f16 operands whose rows are contiguous, read four elements at
+ * a time as texels (uniform texel buffers: vector loads without a loop over lanes on software
+ * devices, and the texture path on others). w is [n,k] rows, or with NN [k,n]; then a tile has
+ * whole texels of columns. Same order of sums as prod.comp, so the same bits. Strides, offsets
+ * and K are multiples of 4 (the host sees to it). Texels: x at binding 8, w at 9. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "shaders/prod.glsl"
 
 layout(constant_id = 13) const bool NN = false;
+/* Texels of a row in one go: the second is in the cache line that the first one brought. */
+const uint AT_ONCE = TAIL || NN ? 1 : 2;
 layout(set = 0, binding = 8) uniform samplerBuffer cx_tx;
 layout(set = 0, binding = 9) uniform samplerBuffer cx_tw;
 
@@ -21,13 +24,14 @@ void cx_lane(uint l, uint m0, uint n0, inout float acc[ROWS][COLS])
 		NN ? w0 + min(n0 / 4u + c, n_end / 4u) : w0 + min(n0 + c, n_end) * ws;
 	for (uint s = l * 32u; s < K; s += 256u) {
 		uint end = min(s + 32u, K);
-		for (uint k = s; k < end; k += 4u) {
-			vec4 x[ROWS], w[NN ? (COLS + 3) / 4 : COLS];
-			[[unroll]] for (uint r = 0; r < ROWS; r++) x[r] =
-				texelFetch(cx_tx, int(at_x[r] + k / 4u));
+		for (uint k = s; k < end; k += 4u * AT_ONCE) {
+			vec4 x[ROWS * AT_ONCE], w[NN ? (COLS + 3) / 4 : COLS * AT_ONCE];
+			[[unroll]] for (uint r = 0; r < ROWS * AT_ONCE; r++) x[r] =
+				texelFetch(cx_tx, int(at_x[r / AT_ONCE] + k / 4u + r % AT_ONCE));
 			if (!NN) [[unroll]]
-				for (uint c = 0; c < COLS; c++) w[c] = texelFetch(cx_tw, int(at_w[c] + k / 4u));
-			[[unroll]] for (uint q = 0; q < 4; q++)
+				for (uint c = 0; c < COLS * AT_ONCE; c++) w[c] =
+					texelFetch(cx_tw, int(at_w[c / AT_ONCE] + k / 4u + c % AT_ONCE));
+			[[unroll]] for (uint q = 0; q < 4 * AT_ONCE; q++)
 			{
 				if (NN) [[unroll]]
 					for (uint c = 0; c < (COLS + 3) / 4; c++)
@@ -36,7 +40,9 @@ void cx_lane(uint l, uint m0, uint n0, inout float acc[ROWS][COLS])
 				{
 					[[unroll]] for (uint c = 0; c < COLS; c++)
 					{
-						precise float sum = fma(x[r][q], NN ? w[c / 4][c % 4] : w[c][q], acc[r][c]);
+						float a = x[r * AT_ONCE + q / 4][q % 4];
+						float b = NN ? w[c / 4][c % 4] : w[c * AT_ONCE + q / 4][q % 4];
+						precise float sum = fma(a, b, acc[r][c]);
 						acc[r][c] = sum;
 					}
 				}

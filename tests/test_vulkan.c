@@ -1,10 +1,11 @@
 /* test_vulkan.c - a sample of every op and dtype on the vulkan backend at three subgroup sizes,
  * under the Khronos validation layer with its synchronization checks; every message is an error.
- * Prints a table of pass, none, FAIL. tests/test_grid.c has all cases, at one width and without the layer.
+ * Prints a table of pass, none, FAIL. tests/test_grid.c has all cases, at one width and without
+ * the layer.
  *
  * The driver is lavapipe unless VK_DRIVER_FILES says otherwise, and its vector width decides the
- * subgroup size, so the program runs itself once per width (LP_NATIVE_VECTOR_WIDTH 128, 256, 512:
- * subgroups of 4, 8, 16). CORTEX_FILTER=name limits the ops, for work on one of them.
+ * subgroup size, so the program runs itself once per width (LP_NATIVE_VECTOR_WIDTH 128, 256,
+ * 512: subgroups of 4, 8, 16). CORTEX_FILTER=name limits the ops, for work on one of them.
  * tests/test_vulkan_run.c: plans, models, errors. */
 #include "tests/cpu_run.h"
 #include "tests/random_graph.h"

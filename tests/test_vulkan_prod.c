@@ -1,6 +1,7 @@
-/* test_vulkan_prod.c - matrix products of the vulkan backend: weights larger than a descriptor, rows
- * alone and among others, integer dot products against the plain path, cooperative matrices as far
- * as a machine without them can tell. Under the validation layer, whose every message is an error. */
+/* test_vulkan_prod.c - matrix products of the vulkan backend: weights larger than a descriptor,
+ * rows alone and among others, integer dot products against the plain path, cooperative matrices
+ * as far as a machine without them can tell. Under the validation layer, whose every message is
+ * an error. */
 #include "tests/cpu_run.h"
 #include "tests/product.h"
 #include "tests/random_graph.h"

@@ -51,6 +51,7 @@ static void text_of(const cx_cl_device *dev, cl_device_info what, char *buf, siz
 /* Numbers that the device says about itself; those that it does not say stay 0. */
 static void ask(cx_cl_device *dev)
 {
+	const cx_config *cfg = cx_runtime_config(dev->base.rt);
 	char name[128], driver[64], extensions[4096], platform[96] = "";
 	cl_device_type type = 0;
 	cl_bool unified = CL_FALSE;
@@ -79,6 +80,11 @@ static void ask(cx_cl_device *dev)
 	dev->memory = memory;
 	dev->n_units = units;
 	snprintf(dev->ident, sizeof dev->ident, "%s|%s|%s", platform, name, driver);
+	if (cfg->log) {
+		char msg[200];
+		snprintf(msg, sizeof msg, "driver %s, %s", platform, driver);
+		cfg->log(cfg->log_ctx, CX_LOG_INFO, "opencl", msg);
+	}
 	snprintf(dev->base.name + strlen(dev->base.name),
 		sizeof dev->base.name - strlen(dev->base.name), " %.60s, %u units", name, (unsigned)units);
 }

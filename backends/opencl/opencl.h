@@ -77,8 +77,8 @@ typedef struct cx_cl_device {
 	cl_device_id id;
 	cl_context context;
 	cl_command_queue queue;
-	/* Steps that are timed go through a queue of their own, since profiling costs some drivers time.
-	 * NULL: the device has no clock. Events: of the step's first and last launch. */
+	/* Steps that are timed go through a queue of their own, since profiling costs some drivers
+	 * time. NULL: the device has no clock. Events: of the step's first and last launch. */
 	cl_command_queue times;
 	cl_event event[2];
 	double clock_ns;
@@ -218,11 +218,12 @@ const cx_kernel *cx__cl_find(const cx_cl_device *dev, const cx_kernel_key *key);
 	X(reduce)                                                                                      \
 	X(argmax)                                                                                      \
 	X(topk)                                                                                        \
-	X(cumsum) X(softmax) X(norm) X(groupnorm) X(add_norm) X(matmul) X(linear) X(attention)         \
-		X(paged) X(view) X(copy) X(cast_block) X(assign) X(concat) X(pad) X(gather)                \
-			X(gather_block) X(scatter) X(embed) X(rope) X(rope_kv) X(conv1d) X(delta) X(scan)      \
-				X(cscan) X(xent) X(pair) X(adamw) X(random) X(iota) X(norm_grad) X(attention_grad) \
-					X(conv1d_grad) X(delta_grad)
+	X(cumsum)                                                                                      \
+	X(softmax) X(norm) X(groupnorm) X(add_norm) X(matmul) X(linear) X(attention) X(paged) X(view)  \
+		X(copy) X(cast_block) X(assign) X(concat) X(pad) X(gather) X(gather_block) X(scatter)      \
+			X(embed) X(rope) X(rope_kv) X(conv1d) X(delta) X(scan) X(cscan) X(xent) X(pair)        \
+				X(adamw) X(random) X(iota) X(norm_grad) X(attention_grad) X(conv1d_grad)           \
+					X(delta_grad)
 #define X(name) void cx__cl_plan_##name(cx_cl_builder *b, const cx_step *s);
 CX_CL_PLANS(X)
 #undef X

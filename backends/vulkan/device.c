@@ -49,6 +49,7 @@ static void query(cx_vk_device *d)
 		VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES, &fc};
 	VkPhysicalDeviceProperties2 p = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, &drv};
 	d->vk.GetPhysicalDeviceProperties2(d->gpu, &p);
+	cx__vk_log(d, CX_LOG_INFO, "driver %.100s, %.100s", drv.driverName, drv.driverInfo);
 	d->vk.GetPhysicalDeviceMemoryProperties(d->gpu, &d->memory);
 	d->props = p.properties;
 	memcpy(d->uuid, p.properties.pipelineCacheUUID, sizeof d->uuid);
