@@ -81,7 +81,7 @@ static cx_status fold(tuner *t, size_t f, cx_err *err)
 /* Total sum of squares of the bins that are scored, around their mean. */
 static void total(tuner *t)
 {
-	double mean[CX_MAX_BEHAVIOR];
+	double mean[CX_MAX_BEHAVIOR] = {0};
 	for (size_t c = 0; c < t->d; c++) mean[c] = t->all.y[c] / t->all.n;
 	memset(t->sst, 0, sizeof t->sst);
 	for (size_t f = 0; f < FOLDS; f++)
