@@ -2,8 +2,9 @@
  *
  * All operands lie in one buffer, the slab: guard, operand, guard, operand ... scratch, guard. The
  * host keeps an image of it. After the run only the outputs may differ from the image. Guards are
- * bytes 0xff, which are NaN in every float dtype, so that a value read from outside shows; outputs
- * are poisoned with bytes 0x7a, which no result has in all bytes. */
+ * NaN in every float dtype, so that a value read from outside shows, and those of outputs share no
+ * byte with the others, so that what is copied from outside to outside shows too. Outputs are
+ * poisoned with bytes 0x7a, which no result has in all bytes. */
 #include "tests/grid.h"
 
 #include "backends/cpu/cpu.h"
@@ -13,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { GUARD = 128, MAX_IN = 64, GUARD_BYTE = 0xff, POISON = 0x7a };
+enum { GUARD = 128, MAX_IN = 64, OUT_GUARD = 0xff, POISON = 0x7a };
 
 /* ---- devices ---- */
 
@@ -84,7 +85,7 @@ static uint64_t dense_bytes(const cx_desc *d)
 /* Storage number i, of this many bytes; the slab's byte where it starts. */
 static uint64_t place(rig *r, uint32_t i, uint64_t bytes)
 {
-	r->at[i] = (r->end + GUARD + r->align - 1) / r->align * r->align;
+	r->at[i] = (r->end + 2 * GUARD + r->align - 1) / r->align * r->align;
 	r->bytes[i] = bytes;
 	r->end = r->at[i] + bytes;
 	return r->at[i];
@@ -154,7 +155,9 @@ static bool lay_out(rig *r, const grid_case *c, int inplace, bool dense)
 /* The whole slab as it is before the run. */
 static void fill_image(grid_device *d, const rig *r, uint64_t bytes)
 {
-	memset(d->image, GUARD_BYTE, bytes);
+	for (uint64_t i = 0; i < bytes; i++) d->image[i] = i % 2 ? 0x7f : 0xfe;
+	for (uint32_t o = 0; o < r->n_out; o++)
+		memset(d->image + r->at[MAX_IN + o] - GUARD, OUT_GUARD, r->bytes[MAX_IN + o] + 2 * GUARD);
 	for (uint32_t o = 0; o < r->n_out; o++)
 		if (r->bytes[MAX_IN + o])
 			memset(d->image + r->at[MAX_IN + o], POISON, r->bytes[MAX_IN + o]);
@@ -305,7 +308,7 @@ static bool run_once(grid_device *d, const grid_case *c, int inplace, bool dense
 		.out = r->out,
 		.node = c->node};
 	step.scratch_bytes = (*kernel)->scratch ? (*kernel)->scratch(d->dev, &key) : 0;
-	step.scratch_off = (r->end + GUARD + r->align - 1) / r->align * r->align;
+	step.scratch_off = (r->end + 2 * GUARD + r->align - 1) / r->align * r->align;
 	bytes = step.scratch_off + step.scratch_bytes + GUARD;
 	if (grow(d, bytes, &err) != CX_OK) {
 		snprintf(why, why_size, "%s", err.msg);
