@@ -161,6 +161,42 @@ CX_FN cx_n16 cx_n16_flags(int n)
 	return r;
 }
 
+/* Sixteen int8, four to a word. */
+struct cx_b16 {
+	int s[4];
+};
+CX_FN cx_b16 cx_b16_take(const cx_i8 *p)
+{
+	cx_b16 r;
+#pragma unroll
+	for (int l = 0; l < 4; l++)
+		r.s[l] = (p[4 * l] & 255) | (p[4 * l + 1] & 255) << 8 | (p[4 * l + 2] & 255) << 16 |
+				 (p[4 * l + 3] & 255) << 24;
+	return r;
+}
+CX_FN cx_b16 cx_b16_load(const cx_u8 *p)
+{
+	return cx_b16_take((const cx_i8 *)p);
+}
+/* Steps of 1 / inverse from -127 to 127; a NaN gives *bad. */
+CX_FN cx_b16 cx_b16_quant(const cx_v16 &x, float inverse, int *bad)
+{
+	cx_i8 q[16];
+	CX_EACH16
+	{
+		float v = x.s[l] * inverse;
+		*bad |= v != v;
+		q[l] = (cx_i8)rintf(fminf(fmaxf(v, -127.0f), 127.0f));
+	}
+	return cx_b16_take(q);
+}
+CX_FN int cx_b16_dot(const cx_b16 &a, const cx_b16 &b, int sum)
+{
+#pragma unroll
+	for (int l = 0; l < 4; l++) sum = __dp4a(a.s[l], b.s[l], sum);
+	return sum;
+}
+
 CX_FN float cx_v16_sum(cx_v16 v)
 {
 #pragma unroll

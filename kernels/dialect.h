@@ -101,6 +101,30 @@ typedef int16 cx_n16;
 /* Lane l of n >> l & 1. */
 #define cx_n16_flags(n)                                                                            \
 	((int16)(n) >> (int16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15) & (int16)(1))
+/* Sixteen int8. */
+typedef char16 cx_b16;
+#define cx_b16_load(p) vload16(0, (__global const cx_i8 *)(p))
+#define cx_b16_take(a) vload16(0, a)
+/* Steps of 1 / inverse from -127 to 127; a NaN gives *bad. */
+CX_FN cx_b16 cx_b16_quant(cx_v16 x, float inverse, int *bad)
+{
+	float16 v = x * inverse;
+	*bad |= any(isnan(v));
+	return convert_char16_sat_rte(fmin(fmax(v, -127.0f), 127.0f));
+}
+CX_FN int cx_b16_dot(cx_b16 a, cx_b16 b, int sum)
+{
+#if defined(cl_khr_integer_dot_product) || defined(__opencl_c_integer_dot_product_input_4x8bit)
+	return sum + dot(a.s0123, b.s0123) + dot(a.s4567, b.s4567) + dot(a.s89ab, b.s89ab) +
+		   dot(a.scdef, b.scdef);
+#else
+	short16 p = convert_short16(a) * convert_short16(b);
+	int8 q = convert_int8(p.lo) + convert_int8(p.hi);
+	int4 r = q.lo + q.hi;
+	int2 s = r.lo + r.hi;
+	return sum + s.x + s.y;
+#endif
+}
 CX_FN float cx_v16_sum(cx_v16 v)
 {
 	float8 a = v.lo + v.hi;

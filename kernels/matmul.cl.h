@@ -138,6 +138,79 @@ CX_KERNEL cx_matmul_nt1(
 	cx_nt_tile(1, y, a, w, bias, mul, res, &P, CX_DT_0, CX_DT_1, CX_DT_2);
 }
 
+/* Bytes k..k+15 of a row of n; zeros past its end. */
+CX_FN cx_b16 cx_load_b16(CX_GLOBAL const cx_u8 *w, cx_u32 row, cx_u32 k, cx_u32 n)
+{
+	cx_i8 v[16];
+	if (k + 16 <= n) return cx_b16_load(w + row + k);
+	for (cx_u32 l = 0; l < 16; l++) v[l] = k + l < n ? ((CX_GLOBAL const cx_i8 *)w)[row + k + l] : 0;
+	return cx_b16_take(v);
+}
+
+/* As cx_nt_tile with w I8C and a rounded to int8: exact sums, then one factor (ops.def, matmul). */
+CX_FN void cx_ni_tile(const int rows, CX_BUF(y), CX_BUF(a), CX_BUF(w), CX_BUF(bias), CX_BUF(mul),
+	CX_BUF(res), CX_PQ const struct cx_kparams *p, const cx_u32 dy, const cx_u32 da)
+{
+	cx_u32 n0 = CX_GLOBAL_ID(0) * CX_NT_COLS, m0 = CX_GLOBAL_ID(1) * (cx_u32)rows,
+		   z = CX_GLOBAL_ID(2);
+	cx_u32 n_m = p->t[0].dim[4], n_n = p->t[0].dim[5], n_k = (cx_u32)p->i[0];
+	cx_u32 ar[4], wr[CX_NT_COLS];
+	int sums[4 * CX_NT_COLS], bad[4];
+	cx_b16 q[4];
+	if (n0 >= n_n || m0 >= n_m) return;
+	w += (cx_u32)p->i[15];
+#pragma unroll
+	for (int i = 0; i < rows; i++) {
+		cx_u32 m = m0 + (cx_u32)i < n_m ? m0 + (cx_u32)i : n_m - 1;
+		ar[i] = cx_batch_at(&p->t[1], z) + m * p->t[1].stride[4];
+		bad[i] = 0;
+	}
+#pragma unroll
+	for (int j = 0; j < CX_NT_COLS; j++) {
+		cx_u32 n = n0 + (cx_u32)j < n_n ? n0 + (cx_u32)j : n_n - 1;
+		wr[j] = cx_batch_at(&p->t[2], z) + n * p->t[2].stride[4];
+	}
+#pragma unroll
+	for (int i = 0; i < rows * CX_NT_COLS; i++) sums[i] = 0;
+	for (cx_u32 k = 0; k < n_k; k += 16) {
+#pragma unroll
+		for (int i = 0; i < rows; i++)
+			q[i] = cx_b16_quant(
+				cx_load16_by(a, da, ar[i], p->t[1].stride[5], k, n_k), p->f[0], &bad[i]);
+#pragma unroll
+		for (int j = 0; j < CX_NT_COLS; j++) {
+			cx_b16 b = cx_load_b16(w, wr[j], k, n_k);
+#pragma unroll
+			for (int i = 0; i < rows; i++)
+				sums[i * CX_NT_COLS + j] = cx_b16_dot(q[i], b, sums[i * CX_NT_COLS + j]);
+		}
+	}
+#pragma unroll 1 /* one copy of the epilogue */
+	for (int i = 0; i < rows * CX_NT_COLS; i++) {
+		cx_u32 m = m0 + (cx_u32)i / CX_NT_COLS, n = n0 + (cx_u32)i % CX_NT_COLS;
+		float v;
+		if (m >= n_m || n >= n_n) continue;
+		v = (float)sums[i] *
+			(p->f[1] * (n_k ? cx_i8c_scale(w, (cx_u32)p->i[2], wr[i % CX_NT_COLS] / n_k) : 0.0f));
+		if (bad[i / CX_NT_COLS]) v = CX_NAN;
+		cx_nt_store(y, bias, mul, res, p, dy, z, m, n, v);
+	}
+}
+
+/* Parameters of cx_matmul_nt4; f[0] is 1 / act_scale, f[1] act_scale. */
+CX_KERNEL cx_matmul_ni4(
+	CX_BUF(y), CX_BUF(a), CX_BUF(w), CX_BUF(bias), CX_BUF(mul), CX_BUF(res), CX_PARAMS)
+{
+	cx_ni_tile(4, y, a, w, bias, mul, res, &P, CX_DT_0, CX_DT_1);
+}
+
+/* The same with a row per item. */
+CX_KERNEL cx_matmul_ni1(
+	CX_BUF(y), CX_BUF(a), CX_BUF(w), CX_BUF(bias), CX_BUF(mul), CX_BUF(res), CX_PARAMS)
+{
+	cx_ni_tile(1, y, a, w, bias, mul, res, &P, CX_DT_0, CX_DT_1);
+}
+
 #define CX_NN_COLS 32
 
 /* One k of rows x CX_NN_COLS sums. */

@@ -29,8 +29,10 @@ static cx_tensor product(cx_rgen *r, cx_tensor x, int64_t n)
 {
 	cx_desc d = *cx__rg_desc(r, x);
 	int64_t k = d.dim[d.rank - 1];
-	cx_attr_matmul a = {false, true, 0};
-	x = cx_matmul(r->g, x, cx__rg_weight(r, n, k), &a);
+	cx_attr_matmul a = {.trans_b = true};
+	cx_tensor w = cx__rg_weight(r, n, k);
+	if (cx__rg_desc(r, w)->dtype == CX_I8C && chance(r, 2)) a.act_scale = 0.0131f;
+	x = cx_matmul(r->g, x, w, &a);
 	return peek(r, cx__rg_range(r, x, -10 * (float)k, 10 * (float)k));
 }
 

@@ -14,9 +14,25 @@ static int64_t inner(cx_rgen *r, int64_t most)
 	return chance(r, 2) ? 256 : 32 * pick_int(r, 1, most);
 }
 
+/* A leaf and steps that round it to int8: other operands may differ by a rounding from backend to
+ * backend, which a step would make large. */
+static cx_tensor int8_rows(cx_rgen *r, int64_t t, int64_t k, float *scale)
+{
+	static const float steps[] = {0.007f, 0.009f, 0.0131f}; /* the first does not reach 1 */
+	int64_t dim[] = {t, k};
+	*scale = steps[pick_int(r, 0, 2)];
+	return cx__rg_leaf(
+		r, CX_OP_input, cx__rg_dtype(r, CX_WANT_FLOAT), 2, dim, (cx_fill){.lo = -1, .hi = 1});
+}
+static cx_tensor int8_weight(cx_rgen *r, int64_t n, int64_t k)
+{
+	int64_t dim[] = {n, k};
+	return cx__rg_leaf(r, CX_OP_weight, CX_I8C, 2, dim, (cx_fill){.lo = -0.5f, .hi = 0.5f});
+}
+
 cx_tensor cx__fuzz_matmul(cx_rgen *r, cx_op op)
 {
-	cx_attr_matmul t = {chance(r, 4), chance(r, 2), 0};
+	cx_attr_matmul t = {.trans_a = chance(r, 4), .trans_b = chance(r, 2)};
 	cx_want w = cx__want(CX_WANT_FLOAT, -2, 2);
 	cx_tensor a, b;
 	cx_desc d;
@@ -27,8 +43,13 @@ cx_tensor cx__fuzz_matmul(cx_rgen *r, cx_op op)
 		k = inner(r, 3);
 		t.trans_b = true;
 		t.trans_a = false;
-		a = sized(r, CX_WANT_FLOAT, -1, 1, DIMS(cx__rg_len(r, 1, 5, 65), k));
-		b = cx__rg_weight(r, n, k);
+		if (!r->rg->opts.f32_only && chance(r, 3)) {
+			a = int8_rows(r, cx__rg_len(r, 1, 5, 65), k, &t.act_scale);
+			b = int8_weight(r, n, k);
+		} else {
+			a = sized(r, CX_WANT_FLOAT, -1, 1, DIMS(cx__rg_len(r, 1, 5, 65), k));
+			b = cx__rg_weight(r, n, k);
+		}
 		return cx__rg_range(r, cx_node_add(r->g, op, (cx_tensor[]){a, b}, 2, &t), -0.6f * (float)k,
 			0.6f * (float)k);
 	}
@@ -289,11 +310,12 @@ cx_tensor cx__fuzz_linear(cx_rgen *r, cx_op op)
 	cx_tensor in[12], y;
 	cx_dtype f;
 	uint32_t n = 0;
-	in[n++] = sized(r, CX_WANT_FLOAT, -1, 1, DIMS(t, k));
+	const bool int8 = !r->rg->opts.f32_only && chance(r, 5);
+	in[n++] = int8 ? int8_rows(r, t, k, &a.act_scale) : sized(r, CX_WANT_FLOAT, -1, 1, DIMS(t, k));
 	f = cx__rg_desc(r, in[0])->dtype;
 	a.n_w = pick_int(r, 1, 3);
 	a.glu = a.n_w == 2 && chance(r, 2);
-	a.norm = pick_int(r, 0, 2);
+	a.norm = int8 ? 0 : pick_int(r, 0, 2);
 	a.norm_in = a.norm ? pick_int(r, 0, a.norm) : 0;
 	a.plus_one = a.norm == 1 && a.norm_in && chance(r, 3);
 	a.bias = chance(r, 3);
@@ -301,8 +323,10 @@ cx_tensor cx__fuzz_linear(cx_rgen *r, cx_op op)
 	a.residual = chance(r, 3);
 	for (int64_t i = 0; i < a.norm_in; i++) in[n++] = sized(r, side_dtype(r, f), -1, 1, DIMS(k));
 	n0 = cx__rg_size(r);
-	for (int64_t i = 0; i < a.n_w; i++)
-		in[n++] = cx__rg_weight(r, i == 0 || a.glu ? n0 : cx__rg_size(r), k);
+	for (int64_t i = 0; i < a.n_w; i++) {
+		int64_t rows_ = i == 0 || a.glu ? n0 : cx__rg_size(r);
+		in[n++] = int8 ? int8_weight(r, rows_, k) : cx__rg_weight(r, rows_, k);
+	}
 	for (int64_t i = 0; i < a.n_w && a.bias; i++) {
 		int64_t rows_ = cx__rg_desc(r, in[1 + a.norm_in + i])->dim[0];
 		in[n++] = chance(r, 4) ? CX_NONE : sized(r, side_dtype(r, f), -1, 1, DIMS(rows_));

@@ -315,6 +315,8 @@ static bool prepare(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout 
 typedef struct block {
 	int64_t first; /* row of a that the forms in scratch begin with */
 	int64_t m0, m, n0, n;
+	float *out; /* sums of the first arm, where they are finished: scratch, or y itself */
+	int64_t stride;
 } block;
 
 /* Row m of a in f32, as prepare() saw it. */
@@ -444,8 +446,8 @@ static cx__panel panel_of(const cx_cpu_linear *l, const layout *s, int arm, way 
 		.n_c = 16,
 		.panel = s->panel[arm],
 		.w_scale = s->w_scale + arm * NB,
-		.y = s->out[arm],
-		.y_stride = NB};
+		.y = arm == 0 ? b->out : s->out[1],
+		.y_stride = arm == 0 ? (size_t)b->stride : NB};
 	if (way == PANEL_F) g.a = packed_row(s, i);
 	else if (s->words_of) {
 		g.a = s->words_of + i * s->words * 4;
@@ -461,9 +463,49 @@ static cx__panel panel_of(const cx_cpu_linear *l, const layout *s, int arm, way 
 	return g;
 }
 
+static bool column_is_zero(const cx_cpu_linear *l, const cx_cpu_weight *w, int64_t n)
+{
+	for (int64_t k = 0; k < l->k; k++)
+		if (load1(w->dtype, w->w, n * w->n_stride + k * w->k_stride) != 0.0f) return false;
+	return true;
+}
+static bool row_is_zero(const float *row, int64_t k)
+{
+	for (int64_t i = 0; i < k; i++)
+		if (row[i] != 0.0f) return false;
+	return true;
+}
+
+/* Sums of bf16 pairs that are so small that subnormals may count, again; isa.h. Zeros of rows and
+ * columns of zeros are right. */
+static void tiny_sums(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s,
+	const cx_cpu_weight *w, const block *b, float *out, int64_t stride)
+{
+	bool known[NB] = {false}, zero[NB] = {false};
+	for (int64_t r = 0; r < b->m; r++) {
+		bool have_row = false, skip = false;
+		for (int64_t n = 0; n < b->n && !skip; n++) {
+			double sum = 0.0;
+			if (!(out[r * stride + n] > -CX__BF16_LOW && out[r * stride + n] < CX__BF16_LOW))
+				continue;
+			if (!have_row) {
+				fill_row(isa, l, b->m0 + r, s->line);
+				have_row = true;
+				if ((skip = row_is_zero(s->line, l->k))) break;
+			}
+			if (!known[n]) zero[n] = column_is_zero(l, w, b->n0 + n);
+			known[n] = true;
+			for (int64_t k = 0; k < l->k && !zero[n]; k++)
+				sum += (double)s->line[k] *
+					   load1(w->dtype, w->w, (b->n0 + n) * w->n_stride + k * w->k_stride);
+			out[r * stride + n] = (float)sum;
+		}
+	}
+}
+
 /* Few rows: 16 columns and part of k at a time, packed and used at once. */
 static void product_strips(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, int arm,
-	way way, const cx_cpu_weight *w, const block *b)
+	way way, const cx_cpu_weight *w, const block *b, bool *tiny)
 {
 	const cx__wmat mat = matrix_of(w, l);
 	const size_t per = per_word(isa, way), k = (size_t)l->k;
@@ -471,6 +513,7 @@ static void product_strips(const cx_cpu_isa *isa, const cx_cpu_linear *l, const 
 		for (size_t k0 = 0; k0 < k; k0 += STRIP * per) {
 			size_t part = k - k0 < STRIP * per ? k - k0 : STRIP * per;
 			cx__panel g = panel_of(l, s, arm, way, b);
+			g.tiny = tiny;
 			g.a = (const uint8_t *)g.a + k0 / per * 4;
 			g.n = (size_t)min64(16, b->n - n);
 			g.y += n;
@@ -484,10 +527,11 @@ static void product_strips(const cx_cpu_isa *isa, const cx_cpu_linear *l, const 
 }
 
 static void product_panel(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *s, int arm,
-	way way, const block *b)
+	way way, const block *b, bool *tiny)
 {
 	const size_t per = per_word(isa, way);
 	cx__panel g = panel_of(l, s, arm, way, b);
+	g.tiny = tiny;
 	g.steps = way == PANEL_F ? s->steps : ((size_t)l->k + per - 1) / per;
 	if (way == PANEL_F) g.n_c = n_chains(s);
 	for (g.c0 = 0; g.c0 < 16; g.c0 += g.n_c) isa->gemm_p(panel_kind(way), &g);
@@ -514,13 +558,15 @@ static void product(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout 
 	const cx_cpu_weight *w, const block *b)
 {
 	const way way = way_of(isa, l, w);
+	bool tiny = false;
 	if (l->k == 0)
 		for (int64_t r = 0; r < b->m; r++)
 			memset(s->out[arm] + r * NB, 0, (size_t)b->n * sizeof(float));
 	else if (way == BLOCK) product_block(isa, l, s, arm, w, b);
 	else if (way == IN_PLACE) product_in_place(isa, l, s, w, b, s->out[arm]);
-	else if (packs_ahead(l, way)) product_panel(isa, l, s, arm, way, b);
-	else product_strips(isa, l, s, arm, way, w, b);
+	else if (packs_ahead(l, way)) product_panel(isa, l, s, arm, way, b, &tiny);
+	else product_strips(isa, l, s, arm, way, w, b, &tiny);
+	if (tiny) tiny_sums(isa, l, s, w, b, arm == 0 ? b->out : s->out[1], arm == 0 ? b->stride : NB);
 }
 
 /* n elements at index i of a float vector: itself, or widened in tmp. */
@@ -547,7 +593,7 @@ static void finish(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *
 	const size_t n = (size_t)b->n;
 	for (int64_t r = 0; r < b->m; r++) {
 		int64_t m = b->m0 + r;
-		float *x = s->out[0] + r * NB, *u = s->out[1] + r * NB;
+		float *x = b->out + r * b->stride, *u = s->out[1] + r * NB;
 		settle(isa, w->y_dtype, x, n, s->tmp);
 		if (w->bias) {
 			isa->add(x, as_f32(isa, w->bias_dtype, w->bias, b->n0, n, s->tmp), n);
@@ -571,8 +617,9 @@ static void finish(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *
 				as_f32(
 					isa, l->residual_dtype, l->residual, m * l->residual_stride + b->n0, n, s->tmp),
 				n);
-		isa->from_f32(w->y_dtype, x,
-			(uint8_t *)w->y + (m * w->y_stride + b->n0) * (int64_t)elem(w->y_dtype), n);
+		if (b->out == s->out[0])
+			isa->from_f32(w->y_dtype, x,
+				(uint8_t *)w->y + (m * w->y_stride + b->n0) * (int64_t)elem(w->y_dtype), n);
 	}
 }
 
@@ -593,13 +640,19 @@ static void run_rows(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout
 	for (int i = 0; i < (l->glu ? 1 : l->n_w); i++) {
 		const cx_cpu_weight *w = &l->w[i];
 		int64_t n0, n1;
+		const bool direct = !l->glu && w->y_dtype == CX_F32 && l->residual != w->y && l->k > 0 &&
+							packs_ahead(l, way_of(isa, l, w));
 		share(w->n, panels ? 16 : N_UNIT, part, parts, &n0, &n1);
 		for (int64_t n = n0; n < n1; n += s->nb) {
-			block b = {.first = first, .n0 = n, .n = min64(s->nb, n1 - n)};
+			block b = {.first = first,
+				.n0 = n,
+				.n = min64(s->nb, n1 - n),
+				.stride = direct ? w->y_stride : NB};
 			pack_columns(isa, l, s, 0, w, n, b.n);
 			if (l->glu) pack_columns(isa, l, s, 1, w + 1, n, b.n);
 			for (b.m0 = m0; b.m0 < m1; b.m0 += s->mb) {
 				b.m = min64(s->mb, m1 - b.m0);
+				b.out = direct ? (float *)w->y + b.m0 * w->y_stride + n : s->out[0];
 				product(isa, l, s, 0, w, &b);
 				if (l->glu) product(isa, l, s, 1, w + 1, &b);
 				finish(isa, l, s, w, &b);

@@ -11,7 +11,8 @@
  *
  * bf16 times bf16 where the processor multiplies pairs of them (bf16_dot): one f32 lane per output, +0
  * at first; for k = 0, 2, 4 ...: lane += a[k+1] * w[k+1], then lane += a[k] * w[k], each rounded to
- * nearest even, subnormals taken and given as 0. Elsewhere the sum of float weights above.
+ * nearest even, subnormals taken and given as 0. A sum below CX__BF16_LOW,
+ * of which that may have taken something that counts, is done again in double. Elsewhere the sum of float weights above.
  *
  * int8 activations (act_scale s, I8C weights): q = clamp(rint(a * (1/s)), -127, 127); the sum of q * w
  * is exact; y = (float)sum * (s * scale[n]), three roundings to f32. A NaN in a row of a makes s NaN for
@@ -76,6 +77,9 @@ typedef struct cx__wmat {
  * two 16-bit) weights of I8C. */
 typedef enum cx__panel_kind { CX__PANEL_F32, CX__PANEL_BF16, CX__PANEL_I8 } cx__panel_kind;
 
+/* 2^-126 is taken for 0: up to 2^17 of those are 2^-13 of this. */
+#define CX__BF16_LOW 0x1p-96f
+
 /* m rows of a times the n columns of a panel. */
 typedef struct cx__panel {
 	const void
@@ -92,6 +96,7 @@ typedef struct cx__panel {
 	const int32_t *a_start; /* int8, [m]: as quant_i8 gave */
 	const float *a_scale;   /* int8, [m]: s of the row, or NaN */
 	const float *w_scale;   /* int8, [n] */
+	bool *tiny;             /* bf16: set if a sum is below CX__BF16_LOW in magnitude */
 	float *y;               /* f32 [m, n], written in the last call */
 	size_t y_stride;
 } cx__panel;

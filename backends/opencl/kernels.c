@@ -82,7 +82,6 @@ static bool accept_matmul(const cx_cl_device *dev, const cx_kernel_key *key)
 	cx_desc b;
 	bool nt;
 	(void)dev;
-	if (at->act_scale > 0.0f) return false;
 	if (!is_plain(&key->in[1])) return at->trans_b && is_weight(&key->in[1]);
 	return cx__cl_product_layout(&key->in[1], at->trans_b, &b, &nt) &&
 		   cx__desc_is_dense(&key->out[0]);
@@ -93,7 +92,6 @@ static bool accept_linear(const cx_cl_device *dev, const cx_kernel_key *key)
 	const cx_attr_linear *at = key->attr;
 	const cx_desc *w = key->in + 1 + at->norm_in;
 	(void)dev;
-	if (at->act_scale > 0.0f) return false;
 	for (int64_t i = 0; i < at->n_w; i++)
 		if (!is_weight(&w[i])) return false;
 	if (at->residual && !cx__cl_is_rows(&key->in[key->n_in - 1])) return false;

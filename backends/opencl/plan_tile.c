@@ -14,6 +14,7 @@ typedef struct product {
 	cx_operand y, a, b;
 	const cx_operand *bias, *mul, *residual; /* NULL: none; of nt alone */
 	int64_t act;
+	float act_scale; /* > 0: a is rounded to int8 in these steps */
 } product;
 
 static void swap_last(cx_desc *d)
@@ -99,8 +100,8 @@ static void tile_grid(cx_cl_builder *b, cx_cl_draft *d, uint64_t nx, uint64_t ny
 
 static void plan_product(cx_cl_builder *b, product p, bool nt)
 {
-	static const char *const names[2][2] = {
-		{"cx_matmul_nn1", "cx_matmul_nn8"}, {"cx_matmul_nt1", "cx_matmul_nt4"}};
+	static const char *const names[3][2] = {{"cx_matmul_nn1", "cx_matmul_nn8"},
+		{"cx_matmul_nt1", "cx_matmul_nt4"}, {"cx_matmul_ni1", "cx_matmul_ni4"}};
 	const cx_desc *y = &p.y.desc;
 	int64_t m, n, k, batch = 1;
 	int rows, cols = nt ? NT_COLS : NN_COLS;
@@ -111,7 +112,7 @@ static void plan_product(cx_cl_builder *b, product p, bool nt)
 	k = p.a.desc.dim[p.a.desc.rank - 1];
 	rows = m < TILE_FROM ? 1 : nt ? NT_ROWS : NN_ROWS;
 	for (int32_t i = 0; i + 2 < y->rank; i++) batch *= y->dim[i];
-	d = cx__cl_draft(b, "matmul", names[nt][rows > 1], nt ? 6 : 3);
+	d = cx__cl_draft(b, "matmul", names[p.act_scale > 0.0f ? 2 : nt][rows > 1], nt ? 6 : 3);
 	put_matrix(b, d, 0, 0, &p.y, y);
 	put_matrix(b, d, 1, 1, &p.a, y);
 	put_matrix(b, d, 2, 2, &p.b, y);
@@ -120,6 +121,10 @@ static void plan_product(cx_cl_builder *b, product p, bool nt)
 	cx__cl_tensor(b, d, 5, p.residual ? 5 : -1, p.residual);
 	d->p.i[0] = (cx_i32)k;
 	d->p.i[1] = (cx_i32)p.act;
+	if (p.act_scale > 0.0f) {
+		d->p.f[0] = 1.0f / p.act_scale;
+		d->p.f[1] = p.act_scale;
+	}
 	if (p.b.desc.dtype == CX_I8C) {
 		int64_t wk = p.b.desc.dim[p.b.desc.rank - 1];
 		d->p.i[2] = (cx_i32)cx_i8c_scale_off(wk ? cx__desc_elems(&p.b.desc) / wk : 0, wk);
@@ -132,7 +137,7 @@ static void plan_product(cx_cl_builder *b, product p, bool nt)
 void cx__cl_plan_matmul(cx_cl_builder *b, const cx_step *s)
 {
 	const cx_attr_matmul *at = s->attr;
-	product p = {.y = s->out[0], .a = s->in[0], .b = s->in[1]};
+	product p = {.y = s->out[0], .a = s->in[0], .b = s->in[1], .act_scale = at->act_scale};
 	bool nt;
 	if (at->trans_a) swap_last(&p.a.desc);
 	cx__cl_product_layout(&s->in[1].desc, at->trans_b, &p.b.desc, &nt);
@@ -181,7 +186,10 @@ void cx__cl_plan_linear(cx_cl_builder *b, const cx_step *s)
 	gate = as_rows(&gate);
 	for (int64_t i = at->n_w - 1; i >= 0; i--) {
 		bool has_bias = at->bias && bias[i].buf != CX_BUF_NONE;
-		product p = {.a = as_rows(&x), .b = w[i], .bias = has_bias ? &bias[i] : NULL};
+		product p = {.a = as_rows(&x),
+			.b = w[i],
+			.bias = has_bias ? &bias[i] : NULL,
+			.act_scale = at->act_scale};
 		if (at->glu && i == 1) {
 			p.y = gate;
 			plan_product(b, p, true);

@@ -125,8 +125,11 @@ static inline uint32_t cx__vk_size(cx_dtype t)
 /* put.c: element i of data = v, rounded once; integers saturate. */
 void cx__vk_put(cx_dtype t, void *data, int64_t i, double v);
 
+/* Whether x as rows of int8 fits a descriptor. */
+bool cx__vk_int8_ok(const cx_vk_device *d, const cx_desc *x);
 bool cx__vk_idot_ok(const cx_vk_device *d, const cx_desc *x, const cx_desc *w);
 bool cx__vk_coop_ok(const cx_vk_device *d, const cx_desc *x, const cx_desc *w);
+uint64_t cx__vk_matmul_int8_scratch(const cx_device *dev, const cx_kernel_key *key);
 uint64_t cx__vk_matmul_scratch(const cx_device *dev, const cx_kernel_key *key);
 uint64_t cx__vk_linear_scratch(const cx_device *dev, const cx_kernel_key *key);
 uint64_t cx__vk_delta_scratch(const cx_device *dev, const cx_kernel_key *key);

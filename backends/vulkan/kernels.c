@@ -196,6 +196,26 @@ static bool accept_matmul_coop(const cx_vk_device *d, const cx_kernel_key *k)
 {
 	return cx__vk_coop_ok(d, &k->in[0], &k->in[1]) && accept_matmul(d, k);
 }
+/* With act_scale: as without, and x as int8 in one descriptor. */
+static bool accept_matmul_int8(const cx_vk_device *d, const cx_kernel_key *k)
+{
+	cx_attr_matmul at = *(const cx_attr_matmul *)k->attr;
+	cx_kernel_key plain_key = *k;
+	if (!(at.act_scale > 0.0f) || !cx__vk_int8_ok(d, &k->in[0])) return false;
+	if (k->in[0].rank != 2 && (at.trans_a || !cx__desc_is_dense(&k->in[0]))) return false;
+	at.act_scale = 0.0f;
+	plain_key.attr = &at;
+	return accept_matmul(d, &plain_key);
+}
+static bool accept_linear_int8(const cx_vk_device *d, const cx_kernel_key *k)
+{
+	cx_attr_linear at = *(const cx_attr_linear *)k->attr;
+	cx_kernel_key plain_key = *k;
+	if (!(at.act_scale > 0.0f) || !cx__vk_int8_ok(d, &k->in[0])) return false;
+	at.act_scale = 0.0f;
+	plain_key.attr = &at;
+	return accept_linear(d, &plain_key);
+}
 static const cx_desc *first_weight(const cx_kernel_key *k)
 {
 	return &k->in[1 + ((const cx_attr_linear *)k->attr)->norm_in];

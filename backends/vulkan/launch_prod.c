@@ -10,6 +10,7 @@ enum { LOCAL = 64, ABSENT = 99, FEW_ROWS = 8 };
 typedef struct product {
 	cx_operand y, x, w;
 	cx_operand bias, residual, factor, digits; /* dtype CX_DTYPE_COUNT: absent */
+	float act_scale;                           /* > 0: digits are x as words of int8 */
 	cx_op act;
 	bool after;
 } product;
@@ -57,6 +58,39 @@ bool cx__vk_coop_ok(const cx_vk_device *d, const cx_desc *x, const cx_desc *w)
 	return d->has_coopmat && x->dtype == CX_F16 && w->dtype == CX_F16;
 }
 
+/* x [rows, k] as int8, shaders/quant8.comp: four to a word. */
+static uint64_t int8_bytes(int64_t rows, int64_t k)
+{
+	return padded((uint64_t)(rows * ((k + 3) / 4)) * 4);
+}
+
+bool cx__vk_int8_ok(const cx_vk_device *d, const cx_desc *x)
+{
+	int64_t rows = cx__desc_elems(x) ? cx__desc_elems(x) / x->dim[x->rank - 1] : 0, most = rows;
+	for (int32_t i = 0; i < x->rank; i++) /* rows may be k, of a transposed x */
+		if (x->dim[i] > most) most = x->dim[i];
+	return cx__vk_fits(d, x) &&
+		   (rows == 0 || (uint64_t)cx__desc_elems(x) + 4 * (uint64_t)most + 256 <= cx__vk_room(d));
+}
+
+/* Nothing to do where k is 0: the sums are. */
+static cx_operand emit_int8(
+	cx_vk_emit *e, const cx_operand *x, uint64_t at, float act_scale, bool after)
+{
+	int64_t rows = x->desc.dim[0], words = (x->desc.dim[1] + 3) / 4;
+	cx_operand q = cx__vk_scratch(e->step, at, CX_I32, rows, words);
+	cx_vk_dispatch *d = cx__vk_begin(e, CX_SHADER_quant8, LOCAL);
+	d->after = after;
+	cx__vk_spec(d, (uint32_t)x->desc.dtype);
+	cx__vk_bind(e, d, 0, &q, CX_VK_WRITE, 0);
+	cx__vk_bind(e, d, 1, x, CX_VK_READ, 0);
+	d->p.i[0] = (cx_i32)words;
+	d->p.i[1] = (cx_i32)x->desc.dim[1];
+	d->p.f[0] = 1.0f / act_scale;
+	cx__vk_items(d, (uint64_t)(rows * words));
+	return q;
+}
+
 static cx_operand emit_digits(cx_vk_emit *e, const cx_operand *x, uint64_t at, bool after)
 {
 	int64_t rows = x->desc.dim[0], blocks = x->desc.dim[1] / 32;
@@ -83,6 +117,14 @@ static shape_of_work choose(const cx_vk_device *d, const product *p)
 	s.rows = m > 4 ? 8 : m > 2 ? 4 : m > 1 ? 2 : 1;
 	s.cols = s.lanes == 8 ? 1 : s.texels ? 8 : 4;
 	if (s.lanes == 1 && !s.texels) s.rows = 4;
+	if (p->act_scale > 0.0f && there(&p->digits)) {
+		s.shader = d->use_idot ? CX_SHADER_prod8i : CX_SHADER_prod8;
+		s.texels = s.nn = false;
+		s.lanes = m <= FEW_ROWS ? 8 : 1;
+		s.rows = s.rows > 4 && s.lanes == 1 ? 4 : s.rows;
+		s.cols = s.lanes == 8 ? 1 : 4;
+		return s;
+	}
 	if (there(&p->digits)) { /* three sums for each */
 		s.rows = s.rows > 4 ? 4 : s.rows;
 		s.cols = s.lanes == 8 ? 1 : 2;
@@ -95,12 +137,17 @@ static shape_of_work choose(const cx_vk_device *d, const product *p)
 	return s;
 }
 
+static bool is_int8(const shape_of_work *w)
+{
+	return w->shader == CX_SHADER_prod8 || w->shader == CX_SHADER_prod8i;
+}
+
 static void spec_piece(
 	cx_vk_dispatch *d, const product *p, const shape_of_work *w, bool batch, bool tail)
 {
 	cx__vk_spec(d, (uint32_t)p->y.desc.dtype);
 	cx__vk_spec(d, (uint32_t)p->x.desc.dtype);
-	cx__vk_spec(d, (uint32_t)p->w.desc.dtype);
+	cx__vk_spec(d, is_int8(w) ? CX_I8 : (uint32_t)p->w.desc.dtype);
 	cx__vk_spec(d, dtype_or_absent(&p->bias));
 	cx__vk_spec(d, dtype_or_absent(&p->residual));
 	cx__vk_spec(d, dtype_or_absent(&p->factor));
@@ -130,7 +177,7 @@ static void emit_piece(cx_vk_emit *e, const product *p)
 	if (there(&p->bias)) cx__vk_bind(e, d, 4, &p->bias, CX_VK_READ, 0);
 	if (there(&p->residual)) cx__vk_bind(e, d, 5, &p->residual, CX_VK_READ, 0);
 	if (there(&p->factor)) cx__vk_bind(e, d, 6, &p->factor, CX_VK_READ, 0);
-	if (w.shader == CX_SHADER_prodi) cx__vk_bind(e, d, 7, &p->digits, CX_VK_READ, 0);
+	if (w.shader == CX_SHADER_prodi || is_int8(&w)) cx__vk_bind(e, d, 7, &p->digits, CX_VK_READ, 0);
 	if (w.texels) {
 		cx__vk_texel(e, d, 0, 1);
 		cx__vk_texel(e, d, 1, 2);
@@ -140,6 +187,7 @@ static void emit_piece(cx_vk_emit *e, const product *p)
 	d->p.i[2] = (cx_i32)k;
 	d->p.i[3] = (cx_i32)((n + per_n - 1) / per_n);
 	d->p.i[4] = (cx_i32)((m + per_m - 1) / per_m);
+	d->p.f[0] = p->act_scale;
 	cx__vk_groups(d, (uint64_t)(batch * d->p.i[3] * d->p.i[4]));
 }
 
@@ -241,8 +289,6 @@ void cx__vk_launch_matmul_idot(cx_vk_emit *e)
 	emit_product(e, &p);
 }
 
-/* ---- linear ---- */
-
 /* [.., cols] as [rows, cols]; the operand is dense. */
 static cx_operand as_rows(const cx_operand *o)
 {
@@ -252,6 +298,32 @@ static cx_operand as_rows(const cx_operand *o)
 	m.desc = (cx_desc){o->desc.dtype, 2, {rows, cols}, {cols, 1}};
 	return m;
 }
+
+/* Scratch: x as int8. */
+uint64_t cx__vk_matmul_int8_scratch(const cx_device *dev, const cx_kernel_key *key)
+{
+	const cx_desc *x = &key->in[0];
+	const bool across = ((const cx_attr_matmul *)key->attr)->trans_a;
+	int64_t k = x->dim[x->rank - (across ? 2 : 1)];
+	(void)dev;
+	return int8_bytes(k ? cx__desc_elems(x) / k : 0, k);
+}
+
+void cx__vk_launch_matmul_int8(cx_vk_emit *e)
+{
+	const cx_attr_matmul *at = e->step->attr;
+	cx_operand in[2] = {e->step->in[0], e->step->in[1]}, out = as_rows(&e->step->out[0]);
+	product p;
+	if (cx__desc_elems(&out.desc) == 0) return;
+	if (in[0].desc.rank > 2) in[0] = as_rows(&in[0]);
+	p = product_of_matmul(at, in, &out);
+	p.act_scale = at->act_scale;
+	if (p.x.desc.dim[1] > 0) p.digits = emit_int8(e, &p.x, 0, at->act_scale, false);
+	p.after = there(&p.digits);
+	emit_product(e, &p);
+}
+
+/* ---- linear ---- */
 
 /* Does any of the weights want x in digits? */
 static bool uses_digits(const cx_vk_device *d, const cx_attr_linear *at, const cx_desc *in)
@@ -269,7 +341,8 @@ uint64_t cx__vk_linear_scratch(const cx_device *dev, const cx_kernel_key *key)
 	const cx_desc *x = &key->in[0];
 	int64_t k = x->dim[x->rank - 1];
 	uint64_t n = 0;
-	if (uses_digits((const cx_vk_device *)dev, at, key->in))
+	if (at->act_scale > 0.0f) n += int8_bytes(k ? cx__desc_elems(x) / k : 0, k);
+	else if (uses_digits((const cx_vk_device *)dev, at, key->in))
 		n += digit_bytes(k ? cx__desc_elems(x) / k : 0, k);
 	if (at->norm)
 		n += padded((uint64_t)cx__desc_elems(&key->in[0]) * cx__vk_size(key->in[0].dtype));
@@ -295,6 +368,8 @@ void cx__vk_launch_linear(cx_vk_emit *e)
 	behind = used;
 	if (at->glu)
 		behind += padded((uint64_t)cx__desc_elems(&s->out[0].desc) * cx__vk_size(x.desc.dtype));
+	if (at->act_scale > 0.0f && cx__desc_elems(&x.desc))
+		digits = emit_int8(e, &h, behind, at->act_scale, at->norm != 0);
 	for (int64_t i = 0; i < at->n_w && cx__desc_elems(&x.desc); i++)
 		if (!there(&digits) && cx__vk_idot_ok(e->dev, &x.desc, &w[i].desc))
 			digits = emit_digits(e, &h, behind, at->norm != 0);
@@ -303,7 +378,8 @@ void cx__vk_launch_linear(cx_vk_emit *e)
 		product p = {.x = h, .w = w[i], .act = at->glu && i == 1 ? CX_OP_input : (cx_op)at->act};
 		p.bias.desc.dtype = p.residual.desc.dtype = p.factor.desc.dtype = CX_DTYPE_COUNT;
 		p.digits.desc.dtype = CX_DTYPE_COUNT;
-		if (cx__vk_idot_ok(e->dev, &x.desc, &w[i].desc)) p.digits = digits;
+		p.act_scale = at->act_scale;
+		if (at->act_scale > 0.0f || cx__vk_idot_ok(e->dev, &x.desc, &w[i].desc)) p.digits = digits;
 		p.y = as_rows(&s->out[at->glu ? 0 : i]);
 		if (at->bias) p.bias = bias[i];
 		if (at->glu && i == 1) {

@@ -278,6 +278,10 @@ CX_INLINE void store_tile(int m, int nr, float *to, v16 acc[MR][NR])
 CX_INLINE void write_tile(
 	cx__panel_kind kind, int m, int nr, const cx__panel *g, size_t r0, size_t n0, v16 acc[MR][NR])
 {
+#if CX_HAVE_BF16
+	const v16 low = v16_set1(CX__BF16_LOW);
+	v16m tiny = 0;
+#endif
 	CX_UNROLL
 	for (int c = 0; c < nr; c++) {
 		size_t j = n0 + 16 * (size_t)c, left = g->n - j;
@@ -288,9 +292,16 @@ CX_INLINE void write_tile(
 			v16 x = acc[r][c];
 			if (kind == CX__PANEL_I8)
 				x = v16_mul(v16i_to_f(v16_as_v16i(x)), v16_mul(v16_set1(g->a_scale[i]), scale));
+#if CX_HAVE_BF16
+			if (kind == CX__PANEL_BF16)
+				tiny = v16m_or(tiny, v16m_and(v16_lt(v16_abs(x), low), v16_first(left)));
+#endif
 			v16_store_n(g->y + i * g->y_stride + j, x, left);
 		}
 	}
+#if CX_HAVE_BF16
+	if (kind == CX__PANEL_BF16 && v16m_any(tiny)) *g->tiny = true;
+#endif
 }
 
 CX_INLINE void zero_tile(int m, int nr, v16 acc[MR][NR])
