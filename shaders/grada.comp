@@ -28,7 +28,8 @@ CX_OUT(1)
 CX_INOUT(2)
 CX_IN(3)
 CX_IN(4)
-CX_IN(5) CX_IN(6) CX_IN(7) CX_VIEWS(8, readonly) CX_LOAD_I32(8) CX_VIEWS(9, readonly) CX_LOAD_I32(9)
+CX_IN(5)
+CX_IN(6) CX_IN(7) CX_VIEWS(8, readonly) CX_LOAD_I32(8) CX_VIEWS(9, readonly) CX_LOAD_I32(9)
 	CX_IN(10) CX_IN(11)
 
 		shared float cx_a[64],

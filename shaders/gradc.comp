@@ -28,7 +28,8 @@ CX_OUT(3)
 CX_INOUT(4)
 CX_IN(5)
 CX_IN(6)
-CX_IN(7) CX_IN(8) CX_IN(9) CX_IN(10) CX_SEQUENCES(11, 12)
+CX_IN(7)
+CX_IN(8) CX_IN(9) CX_IN(10) CX_SEQUENCES(11, 12)
 
 	int cx_first,
 	cx_end, cx_slot;

@@ -27,8 +27,9 @@ CX_OUT(0)
 CX_OUT(1)
 CX_VIEWS(2, coherent)
 CX_LOAD_F(2)
-CX_STORE_F(2) CX_VIEWS(3, coherent) CX_LOAD_F(3) CX_STORE_F(3) CX_IN(4) CX_IN(5) CX_IN(6) CX_IN(7)
-	CX_IN(8) CX_IN(9) CX_IN(10) CX_SEQUENCES(11, 12)
+CX_STORE_F(2)
+CX_VIEWS(3, coherent) CX_LOAD_F(3) CX_STORE_F(3) CX_IN(4) CX_IN(5) CX_IN(6) CX_IN(7) CX_IN(8)
+	CX_IN(9) CX_IN(10) CX_SEQUENCES(11, 12)
 
 		const uint EVERY = 16u;
 shared float cx_rest[1024], cx_dd[1024];

@@ -21,7 +21,8 @@ CX_OUT(1)
 CX_OUT(2)
 CX_INOUT(3)
 CX_IN(4)
-CX_IN(5) CX_IN(6)
+CX_IN(5)
+CX_IN(6)
 
 	/* Where row `row` of x and of dy begins. */
 	uvec2 cx_row(uint row)

@@ -226,8 +226,7 @@ static void weigh_row(float *m, float *l, float *s, int64_t step, int64_t n_bloc
 	float m1;
 	v16 sum = v16_zero(), most = v16_set1(-INFINITY);
 	for (int64_t b = 0; b < n_blocks; b++)
-		for (int64_t j = 0; j < KB; j += 16)
-			most = v16_max_nan(most, v16_load(s + b * step + j));
+		for (int64_t j = 0; j < KB; j += 16) most = v16_max_nan(most, v16_load(s + b * step + j));
 	m1 = v16m_any(v16_isnan(most)) ? NAN : v16_hmax(most);
 	*m = m1;
 	for (int64_t b = 0; b < n_blocks; b++)
