@@ -349,9 +349,7 @@ static void visit(backward *b, uint32_t id, const cx_tensor *dout)
 	}
 	if (!cx__ops[n.op].grad) {
 		fail_at(g, id, CX_ERR_UNSUPPORTED,
-			strcmp(cx__ops[n.op].grad_name, "open") == 0
-				? "has no gradient yet"
-				: "is an op without a gradient, and one would have to pass it");
+			"is an op without a gradient, and one would have to pass it");
 		return;
 	}
 	enter(b, &g->nodes[id]);

@@ -31,7 +31,7 @@ typedef struct cx_grad_ctx {
 } cx_grad_ctx;
 typedef void cx_grad_fn(cx_grad_ctx *c);
 
-/* One rule per name in the column; `stop` and `open` are no rules (ops.c puts NULL there). */
+/* One rule per name in the column; `stop` is no rule (ops.c puts NULL there). */
 #define CX_OP(name, n_min, n_max, n_out, attr, shape, grad, ...) cx_grad_fn cx__grad_##grad;
 #include "graph/ops.def"
 #undef CX_OP

@@ -65,7 +65,7 @@ typedef struct cx_op_info {
 	cx_attr_id attr;
 	cx_status (*shape)(struct cx_shape_ctx *c);
 	void (*grad)(struct cx_grad_ctx *c); /* NULL: none, see grad_name and doc */
-	const char *grad_name;               /* "mul", "stop", "open" */
+	const char *grad_name;               /* "mul", "stop" */
 	cx_tol tol;
 	int8_t alias[CX_MAX_OUT]; /* output o is operand alias[o], updated; -1: a new tensor */
 	const char *inputs, *doc;

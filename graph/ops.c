@@ -31,8 +31,7 @@
 #define CX_ALIAS_adamw {0, 2, 3, -1}
 #define CX_ALIAS_kv {4, 5, -1, -1}
 
-/* The gradient slot must be written out: a rule of grad_*.c, or one of these two. */
-#define cx__grad_open NULL
+/* The gradient slot must be written out: a rule of grad_*.c, or this. */
 #define cx__grad_stop NULL
 
 enum { CX_NMAX_0, CX_NMAX_1, CX_NMAX_2, CX_NMAX_3, CX_NMAX_4, CX_NMAX_5, CX_NMAX_6, CX_NMAX_7,
