@@ -45,6 +45,8 @@ static const row rows[] = {
 	{"rmsnorm", CX_F32, 1024, 4096, 0},
 	{"transpose", CX_F32, 1024, 4096, 0},
 	{"attention", CX_F32, 256, 256, 64},
+	{"attention_grad", CX_F32, 256, 256, 64},
+	{"matmul_tn", CX_F32, 1024, 256, 4096}, /* the gradient of a weight */
 	{"launch", CX_F32, 64, 1, 0},
 };
 
@@ -102,6 +104,15 @@ static cx_tensor build(cx_graph *g, const row *r)
 		return cx_attention(g, q, k, input(g, "z", r->dtype, 3, r->n, 8, r->k), CX_NONE, CX_NONE,
 			CX_NONE, CX_NONE, &at);
 	}
+	if (!strcmp(r->op, "attention_grad")) {
+		cx_tensor q = input(g, "x", r->dtype, 3, r->m, 8, r->k),
+				  k = input(g, "y", r->dtype, 3, r->n, 8, r->k);
+		return cx_attention_grad(g, q, k, input(g, "z", r->dtype, 3, r->n, 8, r->k), q, q, CX_NONE,
+			CX_NONE, CX_NONE, CX_NONE, NULL);
+	}
+	if (!strcmp(r->op, "matmul_tn"))
+		return cx_matmul(g, input(g, "x", r->dtype, 2, r->k, r->m, 0),
+			input(g, "y", r->dtype, 2, r->k, r->n, 0), &(cx_attr_matmul){.trans_a = true});
 	cx_tensor x = input(g, "x", r->dtype, 2, r->m, r->n, 0), y;
 	if (!strcmp(r->op, "add")) return cx_add(g, x, input(g, "y", r->dtype, 2, r->m, r->n, 0));
 	if (!strcmp(r->op, "silu")) return cx_silu(g, x);
@@ -177,7 +188,9 @@ static void time_row(const bench *b, const row *r)
 		if (i >= 0) t[i] = cx__now_us() - t0;
 	}
 	if (!strcmp(r->op, "launch")) steps = (double)r->m;
-	if (product) flops = 2.0 * (double)r->m * (double)r->n * (double)r->k;
+	if (product || !strcmp(r->op, "matmul_tn") || !strcmp(r->op, "attention_grad"))
+		flops = 2.0 * (double)r->m * (double)r->n * (double)r->k;
+	if (!strcmp(r->op, "attention_grad")) flops *= 5 * 8; /* products, heads */
 	us = cx__quantile(t, b->repeats, 0.5);
 	printf("%s\t%ldx%ldx%ld\t%s\t%.1f\t%.1f\t%.1f\t%.2f\t%.2f\n", r->op, (long)r->m, (long)r->n,
 		(long)r->k, cx_dtype_get(r->dtype)->name, us / steps,
