@@ -21,6 +21,7 @@ static const char usage[] =
 	"       cortex decoder eval --data PATH --table [--protocol continuous|trial|nlb|all] "
 	"[--markdown]\n"
 	"       cortex decoder info --model xs|s|m|nano|FILE [OPTIONS]   (see its --help)\n"
+	"       cortex decoder train --model nano --out DIR [OPTIONS]   (see its --help)\n"
 	"       cortex decoder simulate --out DIR [--seed N] [--units N[,N...]] [--seconds S] [--bin "
 	"S] "
 	"[--window N]\n"
@@ -258,6 +259,7 @@ int cx__cmd_decoder(int argc, char **argv)
 	int opt;
 	if (!strcmp(what, "--help") || !strcmp(what, "-h")) return fputs(usage, stdout) < 0;
 	if (!strcmp(what, "info")) return cx__decoder_info(argc - 1, argv + 1);
+	if (!strcmp(what, "train")) return cx__decoder_train(argc - 1, argv + 1);
 	optind = 2;
 	while (argc > 1 && (opt = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
 		if (opt == OPT_HELP) return fputs(usage, stdout) < 0;
@@ -268,6 +270,6 @@ int cx__cmd_decoder(int argc, char **argv)
 	if (!strcmp(what, "simulate")) st = cx__decoder_simulate(&a, &err);
 	else if (!strcmp(what, "eval")) st = cmd_eval(&a, false, &err);
 	else if (!strcmp(what, "demo")) st = cmd_eval(&a, true, &err);
-	else return cx__cmd_usage("decoder", "'%.40s' is none of demo, eval, info, simulate", what);
+	else return cx__cmd_usage("decoder", "'%.40s' is none of demo, eval, info, simulate, train", what);
 	return st == CX_OK ? 0 : cx__cmd_fail("decoder", &err);
 }

@@ -28,6 +28,8 @@ cx_status cx__simulate_session(const decoder_args *a, uint64_t subject, cx_sessi
 cx_status cx__make_folder(const char *path, cx_err *err); /* and those above it */
 /* `cortex decoder info`, with options of its own; argv[0] is "info". Gives the exit code. */
 int cx__decoder_info(int argc, char **argv);
+/* `cortex decoder train`, likewise. */
+int cx__decoder_train(int argc, char **argv);
 /* Progress callback: `what` is a label. Draws only on a terminal. */
 void cx__progress(void *what, double done);
 
