@@ -380,12 +380,13 @@ cx_tensor cx__fuzz_map(cx_rgen *r, cx_op op)
 	static const cx_op ops[] = {CX_OP_neg, CX_OP_abs, CX_OP_tanh, CX_OP_sigmoid, CX_OP_silu,
 		CX_OP_relu, CX_OP_clamp, CX_OP_cast, CX_OP_add, CX_OP_sub, CX_OP_mul, CX_OP_min, CX_OP_max,
 		CX_OP_where};
-	cx_prog p = {.n_in = (uint8_t)pick_int(r, 1, 4),
+	bool most = r->rg->opts.edges;
+	cx_prog p = {.n_in = (uint8_t)pick_int(r, 1, most ? CX_PROG_MAX_IN : 4),
 		.n_instr = (uint8_t)pick_int(r, 1, 8),
 		.n_out = (uint8_t)pick_int(r, 1, 3)};
 	float big[CX_PROG_MAX_IN + CX_PROG_MAX];
 	cx_attr_map a = {chance(r, 3) ? pick_int(r, 1, 4) : 0, chance(r, 2), 0};
-	cx_tensor in[4] = {rows(r, CX_WANT_FLOAT, 1, -2, 2)}, y;
+	cx_tensor in[CX_PROG_MAX_IN] = {rows(r, CX_WANT_FLOAT, 1, -2, 2)}, y;
 	cx_desc d = *cx__rg_desc(r, in[0]);
 	for (int i = 1; i < p.n_in; i++)
 		in[i] = cx__fuzz_partner(r, in[0], CX_WANT_FLOAT, -2, 2, false);

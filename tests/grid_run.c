@@ -92,12 +92,13 @@ static uint64_t place(rig *r, uint32_t i, uint64_t bytes)
 }
 
 /* Operand j: as the graph has it (its root's storage and strides), or dense. */
-static void add_operand(rig *r, const grid_case *c, uint32_t id, bool dense)
+static void add_operand(rig *r, const grid_case *c, uint32_t id, bool dense, bool shifted)
 {
 	uint32_t j = r->n_in++;
 	cx_operand *o = &r->in[j];
 	const cx_node *n;
 	const cx_dtype_info *t;
+	uint64_t shift = 0;
 	uint32_t from;
 	*o = (cx_operand){.desc.dtype = CX_DTYPE_COUNT, .buf = CX_BUF_NONE};
 	if (id == UINT32_MAX) return;
@@ -107,8 +108,14 @@ static void add_operand(rig *r, const grid_case *c, uint32_t id, bool dense)
 	o->desc = n->desc;
 	o->buf = CX_BUF_SLAB;
 	if (dense) cx__desc_dense(&o->desc);
+	/* as views are: not where a buffer may begin, and each a little further */
+	if (shifted && t->cls != CX_CLASS_BLOCK)
+		shift = (uint64_t)(j % 5 + 1) * (uint64_t)t->block_bytes;
+	r->end += shift ? r->align : 0;
 	r->data[j] = c->want.leaf[from] ? c->want.leaf[from] : c->want.node[from];
-	o->off = place(r, j, c->want.bytes[from]);
+	o->off = place(r, j, c->want.bytes[from]) + shift;
+	r->at[j] += shift;
+	r->end += shift;
 	if (!dense)
 		o->off += (uint64_t)n->view_off / (uint64_t)t->block_elems * (uint64_t)t->block_bytes;
 }
@@ -128,7 +135,8 @@ static bool lay_out(rig *r, const grid_case *c, int inplace, bool dense)
 	for (uint32_t j = 0; j < n->n_in; j++) {
 		bool aliased = (int)j == inplace;
 		for (uint32_t o = 0; o < n->n_out; o++) aliased |= cx__ops[n->op].alias[o] == (int)j;
-		add_operand(r, c, n->in[j], dense || aliased);
+		add_operand(r, c, n->in[j], dense || aliased,
+			!aliased && c->index / GRID_PER_GROUP / 3 != CX_LAYOUT_DENSE);
 	}
 	r->n_out = n->n_out;
 	for (uint32_t o = 0; o < n->n_out; o++) {
