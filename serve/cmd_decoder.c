@@ -20,6 +20,7 @@ static const char usage[] =
 	"wiener|kalman] [OPTIONS]\n"
 	"       cortex decoder eval --data PATH --table [--protocol continuous|trial|nlb|all] "
 	"[--markdown]\n"
+	"       cortex decoder eval --data PATH --checkpoint DIR|FILE[,...] [OPTIONS]\n"
 	"       cortex decoder info --model xs|s|m|nano|FILE [OPTIONS]   (see its --help)\n"
 	"       cortex decoder train --model nano --out DIR [OPTIONS]   (see its --help)\n"
 	"       cortex decoder simulate --out DIR [--seed N] [--units N[,N...]] [--seconds S] [--bin "
@@ -44,6 +45,9 @@ static const char usage[] =
 	"  --history N         bins per window, this one and the N-1 before it; default 10\n"
 	"  --ridge X           penalty on every weight; default 10\n"
 	"  --train-fraction X  default 0.8\n"
+	"  --checkpoint LIST   a row of the table for networks from `train`: a file, a folder, or "
+	"several\n"
+	"                      with commas between, whose mean and deviation count; more than once\n"
 	"  --bin S             seconds per bin: of an NWB file's grid (0.05), of NPY files for the "
 	"axis\n"
 	"  --window N          simulate: bins that the best decoding may see; default: all the past\n"
@@ -70,6 +74,7 @@ enum {
 	OPT_MARKDOWN,
 	OPT_PROTOCOL,
 	OPT_WINDOW,
+	OPT_CHECKPOINT,
 	OPT_HELP
 };
 
@@ -86,7 +91,9 @@ static const struct option long_options[] = {{"data", required_argument, NULL, O
 	{"seconds", required_argument, NULL, OPT_SECONDS}, {"table", no_argument, NULL, OPT_TABLE},
 	{"markdown", no_argument, NULL, OPT_MARKDOWN},
 	{"protocol", required_argument, NULL, OPT_PROTOCOL},
-	{"window", required_argument, NULL, OPT_WINDOW}, {"help", no_argument, NULL, OPT_HELP}, {0}};
+	{"window", required_argument, NULL, OPT_WINDOW},
+	{"checkpoint", required_argument, NULL, OPT_CHECKPOINT}, {"help", no_argument, NULL, OPT_HELP},
+	{0}};
 
 /* A whole number or a finite one; anything else is refused with the option's name. */
 static bool number(
@@ -160,6 +167,14 @@ static bool set_option(decoder_args *a, int opt)
 		if (!number("window", optarg, 1, 1024, true, &v)) return false;
 		a->sim.window = (size_t)v;
 		return true;
+	case OPT_CHECKPOINT:
+		a->table = true;
+		if (a->n_checkpoints < (int)(sizeof a->checkpoint / sizeof *a->checkpoint)) {
+			a->checkpoint[a->n_checkpoints++] = optarg;
+			return true;
+		}
+		cx__cmd_usage("decoder", "--checkpoint more than %d times", a->n_checkpoints);
+		return false;
 	case OPT_TABLE:
 		a->table = true;
 		return true;
@@ -270,6 +285,8 @@ int cx__cmd_decoder(int argc, char **argv)
 	if (!strcmp(what, "simulate")) st = cx__decoder_simulate(&a, &err);
 	else if (!strcmp(what, "eval")) st = cmd_eval(&a, false, &err);
 	else if (!strcmp(what, "demo")) st = cmd_eval(&a, true, &err);
-	else return cx__cmd_usage("decoder", "'%.40s' is none of demo, eval, info, simulate, train", what);
+	else
+		return cx__cmd_usage(
+			"decoder", "'%.40s' is none of demo, eval, info, simulate, train", what);
 	return st == CX_OK ? 0 : cx__cmd_fail("decoder", &err);
 }

@@ -14,7 +14,9 @@ typedef struct decoder_args {
 	double fraction;
 	double bin; /* seconds per bin as told; 0: not told */
 	bool json, markdown, table;
-	const char *protocol; /* of the table: continuous, trial, nlb, all; NULL: what there is */
+	const char *protocol;      /* of the table: continuous, trial, nlb, all; NULL: what there is */
+	const char *checkpoint[8]; /* of the table: files with commas between, a row each */
+	int n_checkpoints;
 	const char *subjects; /* simulate: units of each, with commas */
 } decoder_args;
 

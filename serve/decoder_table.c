@@ -71,7 +71,8 @@ static void print_markdown(const cx_table *t)
 			cell(r, c, text, sizeof text);
 			printf(" %s |", text);
 		}
-		printf(" %.4f |", mean(t, r));
+		if (isnan(mean(t, r))) printf(" - |");
+		else printf(" %.4f |", mean(t, r));
 	}
 	printf("\n");
 	if (t->note[0]) printf("\n%s\n", t->note);
@@ -90,7 +91,8 @@ static void print_text(const cx_table *t)
 			cell(r, c, text, sizeof text);
 			printf(" %9s", text);
 		}
-		printf(" %9.4f %6.1f\n", mean(t, r), r->seconds);
+		if (isnan(mean(t, r))) printf(" %9s %6.1f\n", "-", r->seconds);
+		else printf(" %9.4f %6.1f\n", mean(t, r), r->seconds);
 	}
 	if (t->note[0]) printf("%s\n", t->note);
 }
@@ -246,6 +248,8 @@ static cx_status continuous(const decoder_args *a, const char *path, cx_table *t
 			base_name(path), b.s->n_units, b.s->n_bins, bins,
 			b.s->n_bins - cx_session_split(b.s, a->fraction));
 		if ((st = cx__host_open(a->backend, &b.host, err)) == CX_OK) st = blocks(&b);
+		for (int i = 0; i < a->n_checkpoints && st == CX_OK; i++)
+			st = cx__decoder_net_row(a, a->checkpoint[i], path, &b.host, t, err);
 	}
 	cx__host_close(&b.host);
 	free(b.truth);
