@@ -390,6 +390,7 @@ cx_tensor cx__fuzz_map(cx_rgen *r, cx_op op)
 	cx_desc d = *cx__rg_desc(r, in[0]);
 	for (int i = 1; i < p.n_in; i++)
 		in[i] = cx__fuzz_partner(r, in[0], CX_WANT_FLOAT, -2, 2, false);
+	if (most && p.n_instr < p.n_in) p.n_instr = p.n_in;
 	for (int i = 0; i < p.n_in; i++) big[i] = 2;
 	for (int i = 0; i < p.n_instr; i++) {
 		cx_instr *t = &p.instr[i];
@@ -398,6 +399,8 @@ cx_tensor cx__fuzz_map(cx_rgen *r, cx_op op)
 		t->a = (uint8_t)pick_int(r, 0, n - 1);
 		t->b = (uint8_t)pick_int(r, 0, n - 1);
 		t->c = (uint8_t)pick_int(r, 0, n - 1);
+		if (most) t->a = (uint8_t)(i ? n - 1 : 0); /* a chain, through all operands first */
+		if (most && i + 1 < p.n_in) t->op = CX_OP_add, t->b = (uint8_t)(i + 1);
 		if (big[t->a] * big[t->b] > 100) t->op = CX_OP_tanh;
 		big[n] = fmaxf(big[t->a], fmaxf(big[t->b], big[t->c])) * 2;
 		if (t->op == CX_OP_mul) big[n] = big[t->a] * big[t->b];
