@@ -6,7 +6,8 @@
  * a sample of outputs), then timed. Rows with few tokens go through several matrices in turn,
  * together larger than the last cache; a matrix below 4 MiB stays in it, which shows what the
  * arithmetic alone can do. %peak: of the read bandwidth for up to 4 tokens, else of the rate
- * of the instruction that fits: f32 FMA, for bf16*bf16 pairs of bf16, for i8c*int8 bytes. err_max: largest |error| / sum |a w|. */
+ * of the instruction that fits: f32 FMA, for bf16*bf16 pairs of bf16, for i8c*int8 bytes. err_max:
+ * largest |error| / sum |a w|. */
 #include "backends/cpu/gemm.h"
 #include "bench/ceil.h"
 

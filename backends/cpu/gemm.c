@@ -4,10 +4,10 @@
  * 1. MS rows of a at a time take the forms that the kernels read (f32 rows, packed f32, bf16, int8,
  * quantised chunks), in shared scratch; then a barrier. Rows that are in that form already stay.
  * 2. Each thread takes a part of the rows of every w (so that formats of unequal cost stay
- * balanced), and goes through them some at a time: these columns are packed into a panel, or read in
- * place where rows of a are few.
- * 3. Some rows of a at a time: their sums, f32 and still in the cache, get bias, activation, gate and
- * residual, and go to y. */
+ * balanced), and goes through them some at a time: these columns are packed into a panel, or read
+ * in place where rows of a are few.
+ * 3. Some rows of a at a time: their sums, f32 and still in the cache, get bias, activation, gate
+ * and residual, and go to y. */
 #include "backends/cpu/gemm.h"
 
 #include <string.h>
@@ -219,8 +219,8 @@ static void fill_row(const cx_cpu_isa *isa, const cx_cpu_linear *l, int64_t m, f
 		for (int64_t k = 0; k < l->k; k++) out[k] = load1(l->a_dtype, a, k * l->a_k_stride);
 }
 
-/* Rows m .. m + n of a matrix that is contiguous across rows (a transposed one): 16 by 16 elements at
- * a time, so that a line of it is read once and not once per row. */
+/* Rows m .. m + n of a matrix that is contiguous across rows (a transposed one): 16 by 16 elements
+ * at a time, so that a line of it is read once and not once per row. */
 static void fill_across(const cx_cpu_linear *l, int64_t m, int64_t n, float *out, size_t stride)
 {
 	float t[16][16];

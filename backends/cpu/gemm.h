@@ -3,8 +3,8 @@
  *
  * All threads of a team call cx__cpu_linear_run() with the same arguments and their rank; each
  * computes its share of rows of w (and of a, where w has few rows). The bits of y[m,n] depend on
- * row m of a and row n of w alone: not on how many rows there are, on the tiling or the threads, and
- * but for bf16 times bf16 not on the instruction set (isa.h says which sum it is). */
+ * row m of a and row n of w alone: not on how many rows there are, on the tiling or the threads,
+ * and but for bf16 times bf16 not on the instruction set (isa.h says which sum it is). */
 #ifndef CX_CPU_GEMM_H
 #define CX_CPU_GEMM_H
 

@@ -3,20 +3,22 @@
  *
  * THE CONTRACT. y[m,n] = sum over k of a[m,k] * w[n,k] has the same bits whatever the number of
  * rows, the tiling and the number of threads. So a batch, a prompt cut in pieces and a single token
- * agree exactly. It also has the same bits with every instruction set, except bf16 times bf16 (below).
+ * agree exactly. It also has the same bits with every instruction set, except bf16 times bf16
+ * (below).
  *
  * Float weights (f32, f16, bf16; widened exactly). 16 lanes of f32, all +0 at first. For k = 0, 16,
  * 32 ...: lane j = fma(a[k+j], w[k+j], lane j), elements past the end being +0. At the end the tree
  * of v16_sum(): s[j] = l[j] + l[j+8], then +4, +2, +1.
  *
- * bf16 times bf16 where the processor multiplies pairs of them (bf16_dot): one f32 lane per output, +0
- * at first; for k = 0, 2, 4 ...: lane += a[k+1] * w[k+1], then lane += a[k] * w[k], each rounded to
- * nearest even, subnormals taken and given as 0. A sum below CX__BF16_LOW,
- * of which that may have taken something that counts, is done again in double. Elsewhere the sum of float weights above.
+ * bf16 times bf16 where the processor multiplies pairs of them (bf16_dot): one f32 lane per output,
+ * +0 at first; for k = 0, 2, 4 ...: lane += a[k+1] * w[k+1], then lane += a[k] * w[k], each rounded
+ * to nearest even, subnormals taken and given as 0. A sum below CX__BF16_LOW,
+ * of which that may have taken something that counts, is done again in double. Elsewhere the sum of
+ * float weights above.
  *
- * int8 activations (act_scale s, I8C weights): q = clamp(rint(a * (1/s)), -127, 127); the sum of q * w
- * is exact; y = (float)sum * (s * scale[n]), three roundings to f32. A NaN in a row of a makes s NaN for
- * that row.
+ * int8 activations (act_scale s, I8C weights): q = clamp(rint(a * (1/s)), -127, 127); the sum of q
+ * * w is exact; y = (float)sum * (s * scale[n]), three roundings to f32. A NaN in a row of a makes
+ * s NaN for that row.
  *
  * Quantised weights. The row of activations is cut in blocks of 32, each with a scale da = max|a| /
  * 32639 and integers q = rint(a * (32639 / max|a|)), so |q| <= 32639 = 127*256 + 127 and q = 256*hi
@@ -71,10 +73,10 @@ typedef struct cx__wmat {
 	size_t n_stride, k_stride;
 } cx__wmat;
 
-/* Panels: columns of w in vectors of 16, lane by lane next to each other; p_vecs vectors make a tile of
- * columns, the last tile has those that are left. A tile is [steps][vectors][16 columns] words of 32
- * bits, for f32 [16 chains][steps][vectors][16] with cx__p_w_chain() from chain to chain. A word is an f32, a pair of bf16, or four (p_i8_step 2:
- * two 16-bit) weights of I8C. */
+/* Panels: columns of w in vectors of 16, lane by lane next to each other; p_vecs vectors make a
+ * tile of columns, the last tile has those that are left. A tile is [steps][vectors][16 columns]
+ * words of 32 bits, for f32 [16 chains][steps][vectors][16] with cx__p_w_chain() from chain to
+ * chain. A word is an f32, a pair of bf16, or four (p_i8_step 2: two 16-bit) weights of I8C. */
 typedef enum cx__panel_kind { CX__PANEL_F32, CX__PANEL_BF16, CX__PANEL_I8 } cx__panel_kind;
 
 /* 2^-126 is taken for 0: up to 2^17 of those are 2^-13 of this. */
@@ -90,9 +92,9 @@ typedef struct cx__panel {
 	size_t steps; /* words of k per column and, for f32, chain */
 	int c0, n_c;  /* f32: chains run in this call, in order of running; multiples of 4, 16 in all */
 	bool first, last; /* others: of the calls that make up k */
-	float *
-		part; /* what is carried from call to call, per row and 16 columns: f32 256 bytes unless n_c is
-					16, others 64 bytes unless first and last */
+	/* what is carried from call to call, per row and 16 columns: f32 256 bytes unless n_c is 16,
+	 * others 64 bytes unless first and last */
+	float *part;
 	const int32_t *a_start; /* int8, [m]: as quant_i8 gave */
 	const float *a_scale;   /* int8, [m]: s of the row, or NaN */
 	const float *w_scale;   /* int8, [n] */
@@ -126,9 +128,9 @@ typedef struct cx_cpu_isa {
 	int f_rows;         /* most rows of dot_f */
 	int q_rows, q_cols; /* tile of gemm_q */
 	int p_vecs;         /* vectors of 16 columns per tile of a panel */
-	int p_i8_step; /* elements of k per word of an int8 panel: bytes of rows of a, 4, or 16 bits, 2 */
-	bool bf16_dot;  /* bf16 times bf16 by CX__PANEL_BF16 */
-	bool act_bytes; /* dot_q reads bytes (b8); otherwise pairs (w16), as gemm_q always does */
+	int p_i8_step;      /* elements of k per word of an int8 panel: 4 bytes, or 2 of 16 bits */
+	bool bf16_dot;      /* bf16 times bf16 by CX__PANEL_BF16 */
+	bool act_bytes;     /* dot_q reads bytes (b8); otherwise pairs (w16), as gemm_q always does */
 
 	/* rows of elements: any n; dst and src do not overlap unless equal and of one type */
 	void (*to_f32)(
@@ -146,17 +148,17 @@ typedef struct cx_cpu_isa {
 	/* Eight rows of k floats (NULL: zeros) for gemm_p: [16 chains][steps][8], cx__p_a_chain()
 	 * from chain to chain. */
 	void (*pack_a)(const float *const rows[8], size_t k, float *out);
-	/* The same of m rows, any number, of a transposed matrix: element (m, k) at base + m + k * k_stride
-	 * elements. */
+	/* The same of m rows, any number, of a transposed matrix: element (m, k) at base + m + k *
+	 * k_stride elements. */
 	void (*pack_at)(
 		cx_dtype dtype, const void *base, size_t k_stride, size_t m, size_t k, float *out);
-	/* Packs rows n0..n0+n of w, elements k0..k0+k (f32: k0 is 0), for gemm_p; what is past the end is
-	 * zeros. k0 is a multiple of 64. */
+	/* Packs rows n0..n0+n of w, elements k0..k0+k (f32: k0 is 0), for gemm_p; what is past the end
+	 * is zeros. k0 is a multiple of 64. */
 	void (*pack_w)(cx__panel_kind kind, const cx__wmat *w, size_t n0, size_t n, size_t k0, size_t k,
 		void *panel);
 	void (*gemm_p)(cx__panel_kind kind, const cx__panel *g);
-	/* A row of k floats times `inverse` as int8 in bytes or 16 bits (p_i8_step), zeros up to a multiple
-	 * of 16; *start for the sums. False: there was a NaN, taken as 0. */
+	/* A row of k floats times `inverse` as int8 in bytes or 16 bits (p_i8_step), zeros up to a
+	 * multiple of 16; *start for the sums. False: there was a NaN, taken as 0. */
 	bool (*quant_i8)(const float *x, size_t k, float inverse, void *out, int32_t *start);
 
 	/* Quantised: a row of k f32 into chunks (the last padded with zeros); bytes: b8, otherwise w16.

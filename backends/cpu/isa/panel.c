@@ -1,8 +1,9 @@
-/* panel.c - products of many rows: weights packed in panels of columns, f32, pairs of bf16 or bytes.
+/* panel.c - products of many rows: weights packed in panels of columns, f32, pairs of bf16 or
+ * bytes.
  *
  * A panel has, per step of k, the elements of 16 columns side by side, so that a lane is an output
- * and sums need no adding across lanes; an element of a row of a is broadcast to all lanes. A tile of
- * CX__P_ROWS x CX__P_VECS accumulators stays in registers. What a step is:
+ * and sums need no adding across lanes; an element of a row of a is broadcast to all lanes. A tile
+ * of CX__P_ROWS x CX__P_VECS accumulators stays in registers. What a step is:
  *   f32   one element. The sixteen chains of isa.h are run one after the other, each over its own
  *         elements of k, in the order that lets the tree be added up as they end; a is packed too
  *   bf16  a pair of elements (AVX-512)
@@ -325,8 +326,8 @@ CX_INLINE const float *w_chain(const cx__panel *g, size_t v, int nr, int c)
 		   (size_t)c * cx__p_w_chain(g->steps, (size_t)nr);
 }
 
-/* The chains c0.. of a tile, in fours or alone. Sums of finished pairs, fours and eights wait in part
- * [4][m][nr][16] for what they are added to. */
+/* The chains c0.. of a tile, in fours or alone. Sums of finished pairs, fours and eights wait in
+ * part [4][m][nr][16] for what they are added to. */
 CX_INLINE void chains(int m, int nr, const cx__panel *g, size_t r0, size_t v, float *part)
 {
 	const size_t size = (size_t)(m * nr) * 16;
