@@ -381,7 +381,8 @@ cx_tensor cx__fuzz_map(cx_rgen *r, cx_op op)
 		CX_OP_relu, CX_OP_clamp, CX_OP_cast, CX_OP_add, CX_OP_sub, CX_OP_mul, CX_OP_min, CX_OP_max,
 		CX_OP_where};
 	bool most = r->rg->opts.edges;
-	cx_prog p = {.n_in = (uint8_t)pick_int(r, 1, most ? CX_PROG_MAX_IN : 4),
+	cx_prog p = {.n_in = (uint8_t)(most ? r->rg->opts.seed % CX_PROG_MAX_IN + 1
+										: (uint64_t)pick_int(r, 1, 4)),
 		.n_instr = (uint8_t)pick_int(r, 1, 8),
 		.n_out = (uint8_t)pick_int(r, 1, 3)};
 	float big[CX_PROG_MAX_IN + CX_PROG_MAX];
@@ -403,6 +404,7 @@ cx_tensor cx__fuzz_map(cx_rgen *r, cx_op op)
 		if (most && i + 1 < p.n_in) t->op = CX_OP_add, t->b = (uint8_t)(i + 1);
 		if (big[t->a] * big[t->b] > 100) t->op = CX_OP_tanh;
 		big[n] = fmaxf(big[t->a], fmaxf(big[t->b], big[t->c])) * 2;
+		if (most && t->op == CX_OP_add) big[n] = big[t->a] + big[t->b];
 		if (t->op == CX_OP_mul) big[n] = big[t->a] * big[t->b];
 		if (t->op == CX_OP_tanh || t->op == CX_OP_sigmoid) big[n] = 1;
 		if (t->op == CX_OP_clamp) t->p = -1, t->q = 1.5f;
