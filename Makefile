@@ -52,6 +52,7 @@ endif
 
 # ---- what there is -----------------------------------------------------------------------------
 LIB_SRC := $(wildcard graph/*.c backends/*.c backends/ref/*.c backends/null/*.c backends/cpu/*.c \
+	backends/dialect/*.c \
 	models/*.c models/*/*.c)
 ISA_SRC := $(wildcard backends/cpu/isa/*.c)
 APP_SRC := $(wildcard serve/*.c serve/*/*.c)

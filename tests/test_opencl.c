@@ -35,8 +35,8 @@ static int open_devices(void **state)
 		return 0;
 	}
 	if (cx_device_open(runtime, "opencl", 0, &own, &err) != CX_OK) return -1;
-	((cx_cl_device *)own)->own_from = 0;
-	((cx_cl_device *)own)->text_from = 0;
+	((cx_cl_device *)own)->dk.own_from = 0;
+	((cx_cl_device *)own)->dk.text_from = 0;
 	have_device = true;
 	return 0;
 }

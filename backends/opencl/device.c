@@ -72,13 +72,13 @@ static void ask(cx_cl_device *dev)
 	dev->cl.GetDeviceInfo(dev->id, CL_DEVICE_MAX_COMPUTE_UNITS, sizeof units, &units, NULL);
 	dev->cl.GetDeviceInfo(dev->id, CL_DEVICE_PROFILING_TIMER_RESOLUTION, sizeof tick, &tick, NULL);
 	dev->clock_ns = (double)tick;
-	dev->is_host = (type & CL_DEVICE_TYPE_CPU) != 0 && unified;
-	dev->has_f64 = strstr(extensions, "cl_khr_fp64") != NULL;
+	dev->dk.is_host = (type & CL_DEVICE_TYPE_CPU) != 0 && unified;
+	dev->dk.has_f64 = strstr(extensions, "cl_khr_fp64") != NULL;
 	dev->exact_div = (fp & CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT) != 0;
 	dev->keeps_programs = strstr(platform, "Portable Computing Language") != NULL;
-	dev->max_alloc = max_alloc;
-	dev->memory = memory;
-	dev->n_units = units;
+	dev->dk.max_alloc = max_alloc;
+	dev->dk.memory = memory;
+	dev->dk.n_units = units;
 	snprintf(dev->ident, sizeof dev->ident, "%s|%s|%s", platform, name, driver);
 	if (cfg->log) {
 		char msg[200];
@@ -114,8 +114,8 @@ static cx_status cl_open(cx_runtime *rt, int index, cx_device **out, cx_err *err
 	if (!dev) return CX_FAIL(err, CX_ERR_MEMORY, "no memory for device opencl:%d", index);
 	dev->base.backend = &cx__backend_opencl;
 	dev->base.rt = rt;
-	dev->own_from = 2e6;
-	dev->text_from = 200000;
+	dev->dk.own_from = 2e6;
+	dev->dk.text_from = 200000;
 	snprintf(dev->base.name, sizeof dev->base.name, "opencl:%d", index);
 	if (!cx__cl_load(&dev->cl, why, sizeof why)) {
 		st = CX_FAIL(err, CX_ERR_DEVICE, "opencl: %s", why);
@@ -153,16 +153,16 @@ static void cl_limits(const cx_device *base, cx_limits *out)
 {
 	const cx_cl_device *dev = (const cx_cl_device *)base;
 	*out = (cx_limits){.alignment = 64,
-		.max_buffer = dev->max_alloc < UINT32_MAX ? dev->max_alloc : UINT32_MAX,
-		.max_bytes = dev->memory,
-		.n_threads = dev->n_units,
-		.maps_host = dev->is_host,
+		.max_buffer = dev->dk.max_alloc < UINT32_MAX ? dev->dk.max_alloc : UINT32_MAX,
+		.max_bytes = dev->dk.memory,
+		.n_threads = dev->dk.n_units,
+		.maps_host = dev->dk.is_host,
 		.clock_ns = dev->times ? dev->clock_ns : 0};
 }
 
 static const cx_kernel *cl_find(const cx_device *base, const cx_kernel_key *key)
 {
-	return cx__cl_find((const cx_cl_device *)base, key);
+	return cx__dk_find((const cx_dk_device *)base, key);
 }
 
 /* ---- memory ---- */
@@ -178,10 +178,10 @@ static cx_status cl_alloc(
 	cx_status st;
 	*out = NULL;
 	if ((st = cx__cl_usable(dev, err)) != CX_OK) return st;
-	if (bytes > dev->max_alloc || bytes > UINT32_MAX)
+	if (bytes > dev->dk.max_alloc || bytes > UINT32_MAX)
 		return CX_FAIL(err, CX_ERR_MEMORY,
 			"%s: a buffer of %llu bytes is larger than its limit of %llu", dev->base.name,
-			(unsigned long long)bytes, (unsigned long long)dev->max_alloc);
+			(unsigned long long)bytes, (unsigned long long)dev->dk.max_alloc);
 	b = cx_calloc(cx__cl_alloc_of(dev), 1, sizeof *b);
 	if (!b) return CX_FAIL(err, CX_ERR_MEMORY, "%s: no memory for a buffer", dev->base.name);
 	b->base = (cx_buffer){base, bytes};

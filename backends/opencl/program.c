@@ -52,7 +52,7 @@ static cx_status make_buffer(
 }
 
 /* All parameter rows into one buffer. */
-static cx_status make_params(cx_program *prog, const cx_cl_builder *b, cx_err *err)
+static cx_status make_params(cx_program *prog, const cx_dk_builder *b, cx_err *err)
 {
 	const cx_alloc *alloc = cx__cl_alloc_of(prog->dev);
 	size_t bytes = (size_t)b->n_drafts * sizeof(struct cx_kparams);
@@ -61,21 +61,26 @@ static cx_status make_params(cx_program *prog, const cx_cl_builder *b, cx_err *e
 	uint32_t i = 0;
 	if (!rows)
 		return CX_FAIL(err, CX_ERR_MEMORY, "%s: no memory for parameters", prog->dev->base.name);
-	for (const cx_cl_draft *d = b->first; d; d = d->next) rows[i++] = d->p;
+	for (const cx_dk_draft *d = b->first; d; d = d->next) rows[i++] = d->p;
 	st = make_buffer(prog->dev, rows, bytes, &prog->params, err);
 	cx_free(alloc, rows, (b->n_drafts + 1) * sizeof *rows);
 	return st;
 }
 
+static cl_mem mem_of(const cx_buffer *buf)
+{
+	return buf ? ((const cx_cl_buffer *)buf)->mem : NULL;
+}
+
 static cx_status set_args(
-	cx_program *prog, const cx_cl_draft *d, cl_kernel k, cl_uint row, cx_err *err)
+	cx_program *prog, const cx_dk_draft *d, cl_kernel k, cl_uint row, cx_err *err)
 {
 	cx_cl_device *dev = prog->dev;
 	cl_int code = CL_SUCCESS;
 	cl_uint n = d->n_args;
 	for (cl_uint i = 0; i < n && code == CL_SUCCESS; i++) {
-		const cl_mem *mem = d->is_const >> i & 1 ? &prog->consts : &d->mem[i];
-		code = dev->cl.SetKernelArg(k, i, sizeof *mem, *mem ? mem : NULL);
+		cl_mem mem = d->is_const >> i & 1 ? prog->consts : mem_of(d->buf[i]);
+		code = dev->cl.SetKernelArg(k, i, sizeof mem, mem ? &mem : NULL);
 	}
 	if (code == CL_SUCCESS) code = dev->cl.SetKernelArg(k, n, sizeof prog->params, &prog->params);
 	if (code == CL_SUCCESS) code = dev->cl.SetKernelArg(k, n + 1, sizeof row, &row);
@@ -83,22 +88,22 @@ static cx_status set_args(
 }
 
 static cx_status finish_launch(
-	cx_program *prog, const cx_cl_draft *d, launch *l, cl_uint row, cx_err *err)
+	cx_program *prog, const cx_dk_draft *d, launch *l, cl_uint row, cx_err *err)
 {
 	cx_cl_device *dev = prog->dev;
 	cl_program p = NULL;
 	cl_int code = CL_SUCCESS;
 	cx_status st;
 	l->kind = d->kind;
-	for (uint32_t i = 0; d->kind == CX_CL_KERNEL && i < d->n_dims; i++)
-		if (d->grid[i] == 0) l->kind = CX_CL_NOTHING;
+	for (uint32_t i = 0; d->kind == CX_DK_KERNEL && i < d->n_dims; i++)
+		if (d->grid[i] == 0) l->kind = CX_DK_NOTHING;
 	l->n_dims = d->n_dims;
 	memcpy(l->grid, d->grid, sizeof l->grid);
 	memcpy(l->group, d->group, sizeof l->group);
-	memcpy(l->mem, d->mem, sizeof l->mem);
+	for (int i = 0; i < 2; i++) l->mem[i] = mem_of(d->buf[i]);
 	memcpy(l->off, d->off, sizeof l->off);
 	l->bytes = d->bytes;
-	if (l->kind != CX_CL_KERNEL) return CX_OK;
+	if (l->kind != CX_DK_KERNEL) return CX_OK;
 	if ((st = cx__cl_build(dev, d->family, d->defines, &p, err)) != CX_OK) return st;
 	l->kernel = dev->cl.CreateKernel(p, d->name, &code);
 	if (!l->kernel) return cx__cl_fail(dev, "clCreateKernel", code, err);
@@ -106,12 +111,12 @@ static cx_status finish_launch(
 }
 
 /* Drafts of all steps; first[] counts those before each. */
-static void draft_steps(cx_program *prog, cx_cl_builder *b, const cx_step *steps)
+static void draft_steps(cx_program *prog, cx_dk_builder *b, const cx_step *steps)
 {
 	for (uint32_t i = 0; i < prog->n_steps && b->st == CX_OK; i++) {
 		b->step = &steps[i];
 		prog->first[i] = b->n_drafts;
-		((const cx_cl_kernel *)steps[i].kernel)->plan(b, &steps[i]);
+		((const cx_dk_kernel *)steps[i].kernel)->plan(b, &steps[i]);
 	}
 	prog->first[prog->n_steps] = b->n_drafts;
 }
@@ -121,7 +126,7 @@ cx_status cx__cl_compile(cx_device *base, const cx_step *steps, uint32_t n_steps
 {
 	cx_cl_device *dev = (cx_cl_device *)base;
 	cx_arena drafts;
-	cx_cl_builder b = {.dev = dev, .binds = binds, .arena = &drafts, .err = err};
+	cx_dk_builder b = {.dev = &dev->dk, .binds = binds, .arena = &drafts, .err = err};
 	cx_program *prog;
 	uint32_t row = 0;
 	cx_status st;
@@ -143,7 +148,7 @@ cx_status cx__cl_compile(cx_device *base, const cx_step *steps, uint32_t n_steps
 	prog->n_launches = b.n_drafts;
 	if ((st = make_params(prog, &b, err)) != CX_OK) goto done;
 	if ((st = make_buffer(dev, b.consts, b.n_consts, &prog->consts, err)) != CX_OK) goto done;
-	for (const cx_cl_draft *d = b.first; d && st == CX_OK; d = d->next, row++)
+	for (const cx_dk_draft *d = b.first; d && st == CX_OK; d = d->next, row++)
 		st = finish_launch(prog, d, &prog->launches[row], row, err);
 	goto done;
 no_memory:
@@ -164,11 +169,11 @@ static cx_status start(
 	static const cl_uchar zero = 0;
 	const char *call = "clEnqueueNDRangeKernel";
 	cl_int code;
-	if (l->kind == CX_CL_NOTHING) return CX_OK;
-	if (l->kind == CX_CL_KERNEL) {
+	if (l->kind == CX_DK_NOTHING) return CX_OK;
+	if (l->kind == CX_DK_KERNEL) {
 		code = dev->cl.EnqueueNDRangeKernel(
 			queue, l->kernel, l->n_dims, NULL, l->grid, l->group, 0, NULL, event);
-	} else if (l->kind == CX_CL_COPY) {
+	} else if (l->kind == CX_DK_COPY) {
 		call = "clEnqueueCopyBuffer";
 		code = dev->cl.EnqueueCopyBuffer(
 			queue, l->mem[1], l->mem[0], l->off[1], l->off[0], l->bytes, 0, NULL, event);

@@ -1,7 +1,7 @@
 /* map_text.c - map programs as OpenCL C: each instruction one line, registers typed, dtypes written
  * out. The functions that it calls are those of kernels/elem.cl.h, so the bits are those of the
  * interpreter in kernels/map.cl.h. */
-#include "backends/opencl/opencl.h"
+#include "backends/dialect/launch.h"
 
 #include "graph/quant.h"
 
@@ -19,7 +19,7 @@ static bool gives_bool(unsigned op)
 	return op == CX_OP_not || (op >= CX_OP_eq && op <= CX_OP_xor);
 }
 
-cx_prog cx__cl_prog(cx_op op, const void *attr, const cx_prog *prog, uint32_t n_in, cx_dtype out)
+cx_prog cx__dk_prog(cx_op op, const void *attr, const cx_prog *prog, uint32_t n_in, cx_dtype out)
 {
 	cx_prog p = {.n_in = (uint8_t)n_in, .n_instr = 1, .n_out = 1};
 	if (prog) return *prog;
@@ -36,7 +36,7 @@ cx_prog cx__cl_prog(cx_op op, const void *attr, const cx_prog *prog, uint32_t n_
 	return p;
 }
 
-void cx__cl_reg_dtypes(const cx_prog *p, const cx_desc *in, uint8_t *dtype)
+void cx__dk_reg_dtypes(const cx_prog *p, const cx_desc *in, uint8_t *dtype)
 {
 	for (uint32_t j = 0; j < p->n_in; j++) dtype[j] = (uint8_t)in[j].dtype;
 	for (uint32_t i = 0; i < p->n_instr; i++) {
@@ -110,12 +110,12 @@ static void put_instr(writer *w, const cx_prog *p, uint32_t i, const uint8_t *dt
 	put(w, "; ");
 }
 
-size_t cx__cl_map_text(const cx_prog *p, const cx_desc *in, uint32_t flat, uint32_t one,
+size_t cx__dk_map_text(const cx_prog *p, const cx_desc *in, uint32_t flat, uint32_t one,
 	uint32_t flat_out, char *text, size_t size)
 {
 	uint8_t dtype[CX_PROG_MAX_IN + CX_PROG_MAX];
 	writer w = {text, size, 0};
-	cx__cl_reg_dtypes(p, in, dtype);
+	cx__dk_reg_dtypes(p, in, dtype);
 	put(&w, "#define CX_MAP_BODY ");
 	for (unsigned j = 0; j < p->n_in; j++) {
 		put(&w, "%s r%u = cx_load_%c(x%u, %uu, ", is_float(dtype[j]) ? "float" : "cx_i64", j,

@@ -1,5 +1,5 @@
 /* kernels.c - find(): which kernel runs a key, from the rows of kernels.def. */
-#include "backends/opencl/opencl.h"
+#include "backends/dialect/launch.h"
 
 #include <string.h>
 
@@ -24,7 +24,7 @@ static bool is_plain(const cx_desc *d)
 	return d->dtype == CX_DTYPE_COUNT || cx_dtype_get(d->dtype)->cls != CX_CLASS_BLOCK;
 }
 
-static bool accept_plain(const cx_cl_device *dev, const cx_kernel_key *key)
+static bool accept_plain(const cx_dk_device *dev, const cx_kernel_key *key)
 {
 	(void)dev;
 	for (uint32_t j = 0; j < key->n_in; j++)
@@ -32,38 +32,38 @@ static bool accept_plain(const cx_cl_device *dev, const cx_kernel_key *key)
 	return true;
 }
 
-static bool accept_map(const cx_cl_device *dev, const cx_kernel_key *key)
+static bool accept_map(const cx_dk_device *dev, const cx_kernel_key *key)
 {
 	if (key->n_in > CX_PROG_MAX_IN || !accept_plain(dev, key)) return false;
 	return key->op != CX_OP_map || ((const cx_attr_map *)key->attr)->reduce == 0;
 }
 
-static bool accept_map_row(const cx_cl_device *dev, const cx_kernel_key *key)
+static bool accept_map_row(const cx_dk_device *dev, const cx_kernel_key *key)
 {
 	return key->n_in <= CX_PROG_MAX_IN && accept_plain(dev, key);
 }
 
-static bool accept_f64(const cx_cl_device *dev, const cx_kernel_key *key)
+static bool accept_f64(const cx_dk_device *dev, const cx_kernel_key *key)
 {
 	return dev->has_f64 && accept_plain(dev, key);
 }
 
 /* Bytes as they are, or any plain layout. */
-static bool accept_copy(const cx_cl_device *dev, const cx_kernel_key *key)
+static bool accept_copy(const cx_dk_device *dev, const cx_kernel_key *key)
 {
 	(void)dev;
 	return is_plain(&key->in[0]) ||
 		   (cx__desc_is_dense(&key->in[0]) && cx__desc_is_dense(&key->out[0]));
 }
 
-static bool accept_cast_block(const cx_cl_device *dev, const cx_kernel_key *key)
+static bool accept_cast_block(const cx_dk_device *dev, const cx_kernel_key *key)
 {
 	(void)dev;
 	return !is_plain(&key->in[0]) && key->in[0].rank >= 1 && cx__desc_is_dense(&key->in[0]) &&
 		   cx__desc_is_dense(&key->out[0]);
 }
 
-static bool accept_gather_block(const cx_cl_device *dev, const cx_kernel_key *key)
+static bool accept_gather_block(const cx_dk_device *dev, const cx_kernel_key *key)
 {
 	const cx_attr_axis *at = key->attr;
 	return accept_cast_block(dev, key) && (at->axis == 0 || at->axis == -key->in[0].rank);
@@ -76,38 +76,38 @@ static bool is_weight(const cx_desc *w)
 	return w->stride[w->rank - 1] == 1 || w->dim[w->rank - 1] <= 1;
 }
 
-static bool accept_matmul(const cx_cl_device *dev, const cx_kernel_key *key)
+static bool accept_matmul(const cx_dk_device *dev, const cx_kernel_key *key)
 {
 	const cx_attr_matmul *at = key->attr;
 	cx_desc b;
 	bool nt;
 	(void)dev;
 	if (!is_plain(&key->in[1])) return at->trans_b && is_weight(&key->in[1]);
-	return cx__cl_product_layout(&key->in[1], at->trans_b, &b, &nt) &&
+	return cx__dk_product_layout(&key->in[1], at->trans_b, &b, &nt) &&
 		   cx__desc_is_dense(&key->out[0]);
 }
 
-static bool accept_linear(const cx_cl_device *dev, const cx_kernel_key *key)
+static bool accept_linear(const cx_dk_device *dev, const cx_kernel_key *key)
 {
 	const cx_attr_linear *at = key->attr;
 	const cx_desc *w = key->in + 1 + at->norm_in;
 	(void)dev;
 	for (int64_t i = 0; i < at->n_w; i++)
 		if (!is_weight(&w[i])) return false;
-	if (at->residual && !cx__cl_is_rows(&key->in[key->n_in - 1])) return false;
+	if (at->residual && !cx__dk_is_rows(&key->in[key->n_in - 1])) return false;
 	for (uint32_t o = 0; o < key->n_out; o++)
 		if (!cx__desc_is_dense(&key->out[o])) return false;
-	return at->norm != 0 || cx__cl_is_rows(&key->in[0]);
+	return at->norm != 0 || cx__dk_is_rows(&key->in[0]);
 }
 
-static bool accept_attention(const cx_cl_device *dev, const cx_kernel_key *key)
+static bool accept_attention(const cx_dk_device *dev, const cx_kernel_key *key)
 {
 	const cx_desc *q = &key->in[0], *v = &key->in[2];
 	(void)dev;
 	return q->dim[q->rank - 1] <= HEAD_WIDTH && v->dim[v->rank - 1] <= HEAD_WIDTH;
 }
 
-static bool accept_delta(const cx_cl_device *dev, const cx_kernel_key *key)
+static bool accept_delta(const cx_dk_device *dev, const cx_kernel_key *key)
 {
 	const cx_desc *y = &key->out[0];
 	(void)dev;
@@ -160,7 +160,7 @@ static uint64_t scratch_xent(const cx_device *dev, const cx_kernel_key *key)
 
 static uint64_t scratch_pair(const cx_device *dev, const cx_kernel_key *key)
 {
-	uint32_t n = cx__cl_elems(&key->in[0]), per = cx__cl_pair_part(n);
+	uint32_t n = cx__dk_elems(&key->in[0]), per = cx__dk_pair_part(n);
 	(void)dev;
 	return padded((uint64_t)((n + per - 1) / per) * 8);
 }
@@ -200,10 +200,10 @@ static uint64_t scratch_delta_grad(const cx_device *dev, const cx_kernel_key *ke
 	else if (key->n_in > 9 && key->in[9].dtype != CX_DTYPE_COUNT)
 		n_seq = (uint64_t)key->in[9].dim[0];
 	return padded(2 * (uint64_t)cx__desc_elems(q) * 4 +
-				  (rows / CX_CL_DELTA_EVERY + n_seq * (CX_CL_DELTA_EVERY + 2)) * state * 4);
+				  (rows / CX_DK_DELTA_EVERY + n_seq * (CX_DK_DELTA_EVERY + 2)) * state * 4);
 }
 
-static bool accept_delta_grad(const cx_cl_device *dev, const cx_kernel_key *key)
+static bool accept_delta_grad(const cx_dk_device *dev, const cx_kernel_key *key)
 {
 	bool dense =
 		key->n_in < 8 || key->in[7].dtype == CX_DTYPE_COUNT || cx__desc_is_dense(&key->in[7]);
@@ -214,15 +214,15 @@ static bool accept_delta_grad(const cx_cl_device *dev, const cx_kernel_key *key)
 /* ---- rows ---- */
 
 #define scratch_none NULL
-static const cx_cl_kernel kernels[] = {
-#define CX_CL_KERNEL(op, name, accept, plan, scratch, inplace)                                     \
-	{{#name, inplace, scratch_##scratch}, CX_OP_##op, accept_##accept, cx__cl_plan_##plan},
-#include "backends/opencl/kernels.def"
-#undef CX_CL_KERNEL
+static const cx_dk_kernel kernels[] = {
+#define CX_DK_KERNEL(op, name, accept, plan, scratch, inplace)                                     \
+	{{#name, inplace, scratch_##scratch}, CX_OP_##op, accept_##accept, cx__dk_plan_##plan},
+#include "backends/dialect/kernels.def"
+#undef CX_DK_KERNEL
 };
 enum { N_KERNELS = sizeof kernels / sizeof kernels[0] };
 
-const cx_kernel *cx__cl_find(const cx_cl_device *dev, const cx_kernel_key *key)
+const cx_kernel *cx__dk_find(const cx_dk_device *dev, const cx_kernel_key *key)
 {
 	for (uint32_t j = 0; j < key->n_in; j++)
 		if (!fits(&key->in[j])) return NULL;
