@@ -143,7 +143,8 @@ CX_FN cx_b16 cx_load_b16(CX_GLOBAL const cx_u8 *w, cx_u32 row, cx_u32 k, cx_u32 
 {
 	cx_i8 v[16];
 	if (k + 16 <= n) return cx_b16_load(w + row + k);
-	for (cx_u32 l = 0; l < 16; l++) v[l] = k + l < n ? ((CX_GLOBAL const cx_i8 *)w)[row + k + l] : 0;
+	for (cx_u32 l = 0; l < 16; l++)
+		v[l] = k + l < n ? ((CX_GLOBAL const cx_i8 *)w)[row + k + l] : 0;
 	return cx_b16_take(v);
 }
 

@@ -1,7 +1,8 @@
-/* prod8.glsl - products of int8 rows (quant8.comp) with I8C weights: exact sums, then y = float(sum) * (s * scale[n]) and
- * what follows a product. The including shader defines int cx_dot4(uint a, uint b, int sum), of four int8 each. As W is
- * given CX_I8, so that nothing else applies the scale. Work and tensors as in prod.glsl, which has no say in the order of
- * sums here; 7: the rows as words. P_F: 0 act_scale. */
+/* prod8.glsl - products of int8 rows (quant8.comp) with I8C weights: exact sums, then
+ * y = float(sum) * (s * scale[n]) and what follows a product. The including shader defines
+ * int cx_dot4(uint a, uint b, int sum), of four int8 each. As W is given CX_I8, so that nothing else
+ * applies the scale. Work and tensors as in prod.glsl, which has no say in the order of sums here;
+ * 7: the rows as words. P_F: 0 act_scale. */
 #define CX_PROD_OWN_MAIN
 #include "shaders/prod.glsl"
 
@@ -47,7 +48,8 @@ void main()
 	cx_setup();
 	[[unroll]] for (uint t = 0; t < 7; t++) cx_base[t] = T_OFF(t);
 	uint words = (cx_k + 3u) / 4u;
-	[[unroll]] for (uint r = 0; r < ROWS; r++) [[unroll]] for (uint c = 0; c < COLS; c++) acc[r][c] = 0;
+	[[unroll]] for (uint r = 0; r < ROWS; r++)
+		[[unroll]] for (uint c = 0; c < COLS; c++) acc[r][c] = 0;
 	if (g < P_N && m0 < cx_m && n0 < cx_n)
 		for (uint k = LANES == 8 ? me % 8u : 0u; k < words; k += LANES) {
 			uint w[COLS];

@@ -1,5 +1,6 @@
-/* quant8.comp - rows of floats as int8 for products with act_scale (graph/ops.def, matmul): x * P_F(0), from -127 to 127,
- * halves to even; a NaN is -128, which nothing else gives. Four to a word, zeros behind the end of a row.
+/* quant8.comp - rows of floats as int8 for products with act_scale (graph/ops.def, matmul):
+ * x * P_F(0), from -127 to 127, halves to even; a NaN is -128, which nothing else gives. Four to a
+ * word, zeros behind the end of a row.
  * Tensors: d, x [m,k]. P_U: 0 words of a row, 1 k. */
 #version 450
 #extension GL_GOOGLE_include_directive : require

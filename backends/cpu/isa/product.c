@@ -30,8 +30,8 @@ CX_CPU_FN(cx_matmul_tile_f32)
 							(l.k ? bo / l.k * 4 : 0);
 		l.w[0].y = cx_at_off(y, i * l.m * l.w[0].n);
 		if (whole) {
-			cx__cpu_linear_run(
-				c->isa, &l, c->scratch + t->rank * cx__cpu_product_scratch1(c->isa, &l), 0, 1, NULL);
+			char *own = c->scratch + t->rank * cx__cpu_product_scratch1(c->isa, &l);
+			cx__cpu_linear_run(c->isa, &l, own, 0, 1, NULL);
 		} else {
 			cx__cpu_linear_run(c->isa, &l, c->scratch, t->rank, t->n, t->pool);
 			cx__pool_barrier(t->pool);
