@@ -1,6 +1,6 @@
 /* prod8.glsl - products of int8 rows (quant8.comp) with I8C weights: exact sums, then
  * y = float(sum) * (s * scale[n]) and what follows a product. The including shader defines
- * int cx_dot4(uint a, uint b, int sum), of four int8 each. As W is given CX_I8, so that nothing else
+ * int cx_dot4(uint a, uint b, int sum), of four int8 each. W is given CX_I8, so that nothing else
  * applies the scale. Work and tensors as in prod.glsl, which has no say in the order of sums here;
  * 7: the rows as words. P_F: 0 act_scale. */
 #define CX_PROD_OWN_MAIN
