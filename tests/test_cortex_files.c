@@ -266,7 +266,7 @@ static void safetensors_files(void **state)
 	cx_cortex_close(m);
 }
 
-/* f16 and bf16: linears stay, the others become f32. */
+/* f16 and bf16: linears stay, the others become f32, and what they were in a file. */
 static void half_precision(void **state)
 {
 	cx_cortex_config c = cx_cortex_config_size(CX_CORTEX_NANO);
@@ -280,12 +280,10 @@ static void half_precision(void **state)
 		uint16_t *half = malloc((size_t)elems * 2);
 		cx_dtype t = i % 2 ? CX_F16 : CX_BF16;
 		cx_quant_row(t, w->data, half, (int64_t)elems);
-		if (w->p.linear) {
-			OK(cx_cortex_set(m, i, t, half, elems * 2, err));
-			n++;
-		} else {
-			assert_int_equal(cx_cortex_set(m, i, t, half, elems * 2, NULL), CX_ERR_ARGUMENT);
-		}
+		OK(cx_cortex_set(m, i, t, half, elems * 2, err));
+		assert_int_equal(w->dtype, w->p.linear ? t : CX_F32);
+		assert_int_equal(w->narrow, w->p.linear ? CX_F32 : t);
+		n += w->p.linear;
 		free(half);
 	}
 	assert_int_equal(cx_cortex_set(m, 0, CX_F32, "", 4, NULL), CX_ERR_ARGUMENT);
@@ -293,6 +291,7 @@ static void half_precision(void **state)
 	OK(cx_cortex_open(temp_path("h.safetensors"), NULL, &again, err));
 	for (size_t i = 0; i < m->n; i++) {
 		assert_int_equal(m->w[i].dtype, again->w[i].dtype);
+		assert_int_equal(m->w[i].narrow, again->w[i].narrow);
 		assert_memory_equal(m->w[i].data, again->w[i].data, m->w[i].bytes);
 	}
 	assert_int_equal(n, 7 + 4 * 3);

@@ -125,7 +125,7 @@ cx_status cx_cortex_create(
 		cx_cortex_weight *w = &m->w[i];
 		float *v;
 		cx_cortex_param_get(c, i, &w->p);
-		w->dtype = CX_F32;
+		w->dtype = w->narrow = CX_F32;
 		w->bytes = cx_cortex_param_elems(&w->p) * sizeof *v;
 		w->data = v = cx_arena_alloc(&m->arena, (size_t)w->bytes);
 		if (v) cx_cortex_param_init(&w->p, seed, v);
@@ -177,14 +177,39 @@ cx_status cx_cortex_set(
 	if (!cx_dtype_bytes(dtype, w->p.rank, w->p.dim, &need) || need != bytes)
 		return CX_FAIL(err, CX_ERR_ARGUMENT, "decoder: '%s': %llu bytes given, its dims take %llu",
 			w->p.name, (unsigned long long)bytes, (unsigned long long)need);
-	if (dtype != CX_F32 &&
-		(!w->p.linear || (dtype != CX_F16 && dtype != CX_BF16 && dtype != CX_I8C)))
+	if (dtype != CX_F32 && dtype != CX_F16 && dtype != CX_BF16 && (!w->p.linear || dtype != CX_I8C))
 		return CX_FAIL(err, CX_ERR_ARGUMENT, "decoder: '%s' cannot be %s", w->p.name,
 			cx_dtype_get(dtype)->name);
-	if (!(copy = cx_arena_memdup(&m->arena, data, (size_t)bytes))) return no_memory(err);
+	w->narrow = CX_F32;
+	if (dtype != CX_F32 && !w->p.linear) {
+		uint64_t n = cx_cortex_param_elems(&w->p);
+		if (!(copy = cx_arena_array(&m->arena, (size_t)n, sizeof(float)))) return no_memory(err);
+		cx_dequant_row(dtype, data, copy, (int64_t)n);
+		w->narrow = dtype;
+		dtype = CX_F32;
+		bytes = n * sizeof(float);
+	} else if (!(copy = cx_arena_memdup(&m->arena, data, (size_t)bytes))) {
+		return no_memory(err);
+	}
 	w->dtype = dtype;
 	w->data = copy;
 	w->bytes = bytes;
+	w->act_scale = 0;
+	m->folded[0] = m->folded[1] = NULL;
+	return CX_OK;
+}
+
+cx_status cx_cortex_set_act_scale(cx_cortex *m, size_t index, float scale, cx_err *err)
+{
+	cx_cortex_weight *w = &m->w[index];
+	CX_ASSERT(index < m->n);
+	if (scale != 0 && !(scale >= CX_ACT_SCALE_MIN && scale <= CX_ACT_SCALE_MAX))
+		return CX_FAIL(err, CX_ERR_ARGUMENT, "decoder: '%s': act_scale is %g, must be in %g..%g",
+			w->p.name, (double)scale, CX_ACT_SCALE_MIN, CX_ACT_SCALE_MAX);
+	if (scale != 0 && w->dtype != CX_I8C)
+		return CX_FAIL(err, CX_ERR_ARGUMENT, "decoder: '%s' is %s, an act_scale is for i8c",
+			w->p.name, cx_dtype_get(w->dtype)->name);
+	w->act_scale = scale;
 	m->folded[0] = m->folded[1] = NULL;
 	return CX_OK;
 }
@@ -208,9 +233,21 @@ static cx_tensor weight_leaf(void *ctx, cx_graph *g, const cx_cortex_param *p, s
 	return cx_weight(g, p->name, m->w[index].dtype, p->rank, p->dim);
 }
 
+static cx_tensor scaled_product(
+	void *ctx, cx_graph *g, const cx_cortex_param *p, size_t index, cx_tensor x, cx_tensor w)
+{
+	const cx_cortex *m = ctx;
+	(void)p;
+	return cx_matmul(
+		g, x, w, &(cx_attr_matmul){.trans_b = true, .act_scale = m->w[index].act_scale});
+}
+
 cx_cortex_source cx_cortex_get_source(const cx_cortex *m)
 {
-	return (cx_cortex_source){.get = weight_leaf, .ctx = (void *)m, .folded = m->folded[0] != NULL};
+	return (cx_cortex_source){.get = weight_leaf,
+		.ctx = (void *)m,
+		.folded = m->folded[0] != NULL,
+		.product = scaled_product};
 }
 
 static const char *const fold_out[2] = {"cross_q", "behavior_q"};
@@ -271,7 +308,7 @@ cx_status cx_cortex_bind(cx_cortex *m, cx_runtime *rt, cx_device *dev, cx_store 
 	return CX_OK;
 }
 
-static void to_f32(const cx_cortex_weight *w, float *out)
+void cx_cortex_weight_f32(const cx_cortex_weight *w, float *out)
 {
 	int64_t k = w->p.dim[1];
 	if (w->dtype != CX_I8C) {
@@ -293,7 +330,7 @@ cx_status cx_cortex_write_states(
 		if (param && cx_is_none(param[i])) continue;
 		v = w->dtype == CX_F32 ? NULL : cx_malloc(&m->alloc, (size_t)bytes);
 		if (w->dtype != CX_F32 && !v) return no_memory(err);
-		if (v) to_f32(w, v);
+		if (v) cx_cortex_weight_f32(w, v);
 		st = cx_store_state_write(store, w->p.name, v ? v : w->data, bytes, err);
 		cx_free(&m->alloc, v, (size_t)bytes);
 	}
@@ -313,9 +350,10 @@ cx_status cx_cortex_read_states(cx_cortex *m, cx_store *store, const cx_tensor *
 			v = cx_arena_alloc(&m->arena, (size_t)bytes);
 		if (!v) return no_memory(err);
 		if ((st = cx_store_state_read(store, w->p.name, v, bytes, err)) != CX_OK) return st;
-		w->dtype = CX_F32;
+		w->dtype = w->narrow = CX_F32;
 		w->data = v;
 		w->bytes = bytes;
+		w->act_scale = 0;
 	}
 	m->folded[0] = m->folded[1] = NULL;
 	return CX_OK;
@@ -325,10 +363,29 @@ cx_status cx_cortex_read_states(cx_cortex *m, cx_store *store, const cx_tensor *
 
 enum { OWN_META = 5 };
 
+void cx__cortex_act_name(const char *weight, char *out, size_t size)
+{
+	snprintf(out, size, "%.*s.act_scale", (int)(strlen(weight) - strlen(".weight")), weight);
+}
+
+/* F32 data that a narrower type holds exactly, in that type. */
+static bool put_narrow(cx_arena *arena, const cx_cortex_weight *w, cx_file_tensor *t)
+{
+	uint64_t n = cx_cortex_param_elems(&w->p);
+	uint16_t *v = cx_arena_array(arena, (size_t)n, sizeof *v);
+	if (!v) return false;
+	cx_quant_row(w->narrow, w->data, v, (int64_t)n);
+	t->dtype = w->narrow;
+	t->data = (const unsigned char *)v;
+	t->bytes = n * sizeof *v;
+	return true;
+}
+
+/* Fills t[0] to t[2] as far as needed; how many, 0: out of memory. */
 static size_t put_weight(cx_arena *arena, const cx_cortex_weight *w, cx_file_tensor *t)
 {
 	uint64_t off;
-	char *int8, *scale;
+	char *int8, *scale, *act;
 	*t = (cx_file_tensor){.name = w->p.name,
 		.usable = true,
 		.dtype = w->dtype,
@@ -336,10 +393,12 @@ static size_t put_weight(cx_arena *arena, const cx_cortex_weight *w, cx_file_ten
 		.data = w->data,
 		.bytes = w->bytes};
 	for (int32_t i = 0; i < w->p.rank; i++) t->dims[i] = w->p.dim[i];
+	if (w->dtype == CX_F32 && w->narrow != CX_F32) return put_narrow(arena, w, t);
 	if (w->dtype != CX_I8C) return 1;
 	int8 = cx_arena_alloc(arena, sizeof w->p.name + 8);
 	scale = cx_arena_alloc(arena, sizeof w->p.name + 8);
-	if (!int8 || !scale) return 0;
+	act = cx_arena_alloc(arena, sizeof w->p.name + 8);
+	if (!int8 || !scale || !act) return 0;
 	snprintf(int8, sizeof w->p.name + 8, "%s_int8", w->p.name);
 	snprintf(scale, sizeof w->p.name + 8, "%s_scale", w->p.name);
 	off = cx_i8c_scale_off(w->p.dim[0], w->p.dim[1]);
@@ -353,7 +412,16 @@ static size_t put_weight(cx_arena *arena, const cx_cortex_weight *w, cx_file_ten
 	t[0].name = int8;
 	t[0].dtype = CX_I8;
 	t[0].bytes = (uint64_t)w->p.dim[0] * (uint64_t)w->p.dim[1];
-	return 2;
+	if (!(w->act_scale > 0)) return 2;
+	cx__cortex_act_name(w->p.name, act, sizeof w->p.name + 8);
+	t[2] = (cx_file_tensor){.name = act,
+		.usable = true,
+		.dtype = CX_F32,
+		.rank = 1,
+		.dims = {1},
+		.data = (const unsigned char *)&w->act_scale,
+		.bytes = sizeof w->act_scale};
+	return 3;
 }
 
 /* Larger elements first, so that all stay aligned in the file. */
@@ -376,8 +444,8 @@ cx_status cx_cortex_save(const cx_cortex *m, const char *path, const cx_safetens
 	size_t n = 0, k;
 	cx_status st;
 	cx_arena_init(&arena, &m->alloc);
-	t = cx_arena_array(&arena, 2 * m->n, sizeof *t);
-	sorted = cx_arena_array(&arena, 2 * m->n, sizeof *t);
+	t = cx_arena_array(&arena, 3 * m->n, sizeof *t);
+	sorted = cx_arena_array(&arena, 3 * m->n, sizeof *t);
 	all = cx_arena_array(&arena, n_meta + OWN_META, sizeof *all);
 	st = t && sorted && all ? CX_OK : no_memory(err);
 	for (size_t i = 0; i < m->n && st == CX_OK; i++, n += k)

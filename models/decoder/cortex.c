@@ -47,11 +47,26 @@ static cx_tensor norm(builder *b, cx_tensor x, const char *at)
 	return cx_layernorm(cx_at(b->g), x, w, param(b, name), &a);
 }
 
-static cx_tensor linear(builder *b, cx_tensor x, const char *at)
+static cx_tensor plain_linear(builder *b, cx_tensor x, const char *at)
 {
 	char name[64];
 	snprintf(name, sizeof name, "%s.weight", at);
 	return cx_named(b->g, cx_layer_linear(cx_at(b->g), x, param(b, name), CX_NONE), at);
+}
+
+/* As the source has it. */
+static cx_tensor linear(builder *b, cx_tensor x, const char *at)
+{
+	char name[64];
+	cx_cortex_param p;
+	size_t i;
+	cx_tensor w;
+	if (!b->src->product) return plain_linear(b, x, at);
+	snprintf(name, sizeof name, "%s.weight", at);
+	i = cx__cortex_param_index(b->c, b->block, name);
+	cx_cortex_param_get(b->c, i, &p);
+	w = param(b, name);
+	return cx_named(b->g, b->src->product(b->src->ctx, cx_at(b->g), &p, i, x, w), at);
 }
 
 static cx_tensor shaped(builder *b, cx_tensor x, int32_t rank, const int64_t *dims)
@@ -202,7 +217,8 @@ static cx_tensor masked_head(builder *b, const cx_cortex_graph *m, cx_tensor kv)
 	cx_tensor in[4] = {param(b, "tokenizer.neuron_emb.weight"), m->query_neuron,
 		param(b, "tokenizer.time_emb.weight"), m->query_time};
 	cx_tensor x = cx_embed_sum(cx_at(b->g), in, 4), q, o;
-	q = heads(b, linear(b, x, "behavior_head.q_proj"), 0, h, false);
+	/* activations of another kind than those that an act_scale was calibrated on */
+	q = heads(b, plain_linear(b, x, "behavior_head.q_proj"), 0, h, false);
 	o = cx_attention(cx_at(b->g), q, heads(b, kv, 0, h, false), heads(b, kv, 1, h, false),
 		m->query_off, b->lat_off, CX_NONE, CX_NONE, NULL);
 	o = shaped(b, cx_named(b->g, o, "masked_spike_head"), 2, flat);

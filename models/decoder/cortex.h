@@ -68,6 +68,10 @@ typedef struct cx_cortex_source {
 	/* What depends on parameters alone is not computed but read from two weights: "folded.cross_q"
 	 * f32 [L,D] and "folded.behavior_q" f32 [behavior_dim,D] (cx_cortex_fold_build). */
 	bool folded;
+	/* The product x w' of linear p, where it is another than the plain one: of int8 activations, or
+	 * with x noted. NULL: the plain one, which masked-spike queries have in any case. */
+	cx_tensor (*product)(
+		void *ctx, cx_graph *g, const cx_cortex_param *p, size_t index, cx_tensor x, cx_tensor w);
 } cx_cortex_source;
 CX_API cx_cortex_source cx_cortex_weights(void); /* f32 weight leaves named as in the state dict */
 CX_API cx_cortex_source cx_cortex_states(void);  /* f32 states of the same names */

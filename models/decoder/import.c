@@ -133,8 +133,48 @@ static cx_status as_f32(importer *m, const cx_file_tensor *t, cx_cortex_weight *
 		w->data = v;
 	}
 	w->dtype = CX_F32;
+	w->narrow = t->dtype == CX_F16 || t->dtype == CX_BF16 ? t->dtype : CX_F32;
 	w->bytes = n * sizeof *v;
 	return CX_OK;
+}
+
+/* The step of its activations, where the file has one. */
+static cx_status take_act_scale(importer *m, cx_cortex_weight *w)
+{
+	static const int64_t one = 1;
+	char name[96];
+	const cx_file_tensor *t;
+	float v;
+	cx_status st;
+	cx__cortex_act_name(w->p.name, name, sizeof name);
+	if (!cx_tensor_list_find(m->l, name)) return CX_OK;
+	if ((st = cx_tensor_list_get(m->l, name, 1, &one, &t, m->err)) != CX_OK) return st;
+	if (t->dtype != CX_F32)
+		return CX_FAIL(
+			m->err, CX_ERR_FORMAT, "%s: '%.60s' is %s, must be F32", m->label, name, t->dtype_name);
+	memcpy(&v, t->data, sizeof v);
+	if (!(v >= CX_ACT_SCALE_MIN && v <= CX_ACT_SCALE_MAX))
+		return CX_FAIL(m->err, CX_ERR_FORMAT, "%s: '%.60s' is %g, must be in %g..%g", m->label,
+			name, (double)v, CX_ACT_SCALE_MIN, CX_ACT_SCALE_MAX);
+	w->act_scale = v;
+	m->n_used++;
+	return CX_OK;
+}
+
+/* For every int8 linear or for none: a model of which half is rounded is a file cut short. */
+static cx_status check_act_scales(const importer *m)
+{
+	const cx_cortex_weight *with = NULL, *without = NULL;
+	char name[96];
+	for (size_t i = 0; i < m->m->n; i++) {
+		if (m->m->w[i].dtype != CX_I8C) continue;
+		if (m->m->w[i].act_scale > 0) with = &m->m->w[i];
+		else if (!without) without = &m->m->w[i];
+	}
+	if (!with || !without) return CX_OK;
+	cx__cortex_act_name(without->p.name, name, sizeof name);
+	return CX_FAIL(m->err, CX_ERR_FORMAT, "%s: there is no tensor '%s', but other linears have one",
+		m->label, name);
 }
 
 /* INT8 rows and their scales, put together as the graph wants them. */
@@ -157,13 +197,20 @@ static cx_status take_int8(importer *m, const cx_file_tensor *t, cx_cortex_weigh
 		return CX_FAIL(m->err, CX_ERR_FORMAT, "%s: '%.60s' is %s, must be of floats", m->label,
 			name, scale->dtype_name);
 	w->dtype = CX_I8C;
+	w->narrow = CX_F32;
 	w->bytes = off + 4 * (uint64_t)w->p.dim[0];
 	if (!(both = cx_arena_alloc(&m->m->arena, (size_t)w->bytes))) return no_memory(m);
 	memcpy(both, t->data, (size_t)t->bytes);
 	cx_dequant_row(scale->dtype, scale->data, (float *)(void *)(both + off), w->p.dim[0]);
+	for (int64_t i = 0; i < w->p.dim[0]; i++) {
+		float s = cx_i8c_scale(both, w->p.dim[0], w->p.dim[1], i);
+		if (!(s >= 0 && s <= CX_ACT_SCALE_MAX))
+			return CX_FAIL(m->err, CX_ERR_FORMAT, "%s: '%.60s': scale of row %lld is %g", m->label,
+				name, (long long)i, (double)s);
+	}
 	w->data = both;
 	m->n_used += 2;
-	return CX_OK;
+	return take_act_scale(m, w);
 }
 
 static cx_status take(importer *m, cx_cortex_weight *w)
@@ -185,6 +232,7 @@ static cx_status take(importer *m, cx_cortex_weight *w)
 			m->label, t->name, t->dtype_name);
 	if (!w->p.linear || t->dtype == CX_F32) return as_f32(m, t, w);
 	w->dtype = t->dtype;
+	w->narrow = CX_F32;
 	w->bytes = t->bytes;
 	w->data = t->data;
 	if ((uintptr_t)t->data % 2 == 0) return CX_OK;
@@ -200,6 +248,7 @@ static void base_name(const char *name, char out[512])
 	n = strlen(out);
 	if (ends_with(out, ".weight_int8")) out[n - 5] = 0;
 	else if (ends_with(out, ".weight_scale")) out[n - 6] = 0;
+	else if (ends_with(out, ".act_scale")) memcpy(out + n - 9, "weight", 7);
 }
 
 static cx_status refuse_extra(const importer *m)
@@ -231,5 +280,6 @@ cx_status cx__cortex_import(cx_cortex *m, const cx_tensor_list *l, const char *l
 		cx_cortex_param_get(&m->config, i, &m->w[i].p);
 		if ((st = take(&im, &m->w[i])) != CX_OK) return st;
 	}
+	if ((st = check_act_scales(&im)) != CX_OK) return st;
 	return im.n_used == l->n ? CX_OK : refuse_extra(&im);
 }
