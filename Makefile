@@ -197,7 +197,7 @@ $(BUILD)/gen/ids.glsl: shaders/ids.def graph/ops.def graph/dtype.def
 $(BUILD)/gen/%.spv.inc: shaders/%.comp $(BUILD)/gen/ids.glsl $(wildcard shaders/*.glsl) graph/scalar.def
 	$(Q)echo "  GLSL    $<"
 	$(Q)$(GLSLANG) -V --target-env vulkan1.2 -I. -I$(BUILD)/gen -x -o $@ $< >$@.log || { cat $@.log; rm -f $@; false; }
-$(BUILD)/gen/shaders.inc: $(SHADERS:shaders/%.comp=$(BUILD)/gen/%.spv.inc) Makefile
+$(BUILD)/gen/shaders.inc: $(SHADERS:shaders/%.comp=$(BUILD)/gen/%.spv.inc) Makefile backends/vulkan/shaders.def
 	$(Q)for s in $(SHADERS:shaders/%.comp=%); do echo "static const uint32_t spv_$$s[] = {"; \
 		echo "#include \"gen/$$s.spv.inc\""; echo "};"; done >$@
 $(BUILD)/backends/vulkan/shaders.o: $(BUILD)/gen/shaders.inc
