@@ -26,6 +26,7 @@ cx_train_opts cx_train_default(void)
 		.beta1 = 0.9,
 		.beta2 = 0.95,
 		.eps = 1e-8,
+		.init_scale = 1,
 		.clip = 1,
 		.mask_fraction = 0.15,
 		.mask_weight = 0.1,
@@ -52,7 +53,8 @@ static cx_status check(const cx_train_opts *o, const cx_dataset *data, cx_err *e
 		{"beta1", o->beta1, 0, 0.999999}, {"beta2", o->beta2, 0, 0.99999999},
 		{"eps", o->eps, 1e-30, 1}, {"clip", o->clip, 0, 1e30},
 		{"drop_units", o->drop_units, 0, 0.99}, {"drop_events", o->drop_events, 0, 0.99},
-		{"mask_fraction", o->mask_fraction, 0, 1}, {"mask_weight", o->mask_weight, 0, 1e6},
+		{"init_scale", o->init_scale, 1e-6, 1e6}, {"mask_fraction", o->mask_fraction, 0, 1},
+		{"mask_weight", o->mask_weight, 0, 1e6},
 		{"mask_queries", (double)o->mask_queries, 0, 65536}};
 	for (size_t i = 0; i < sizeof f / sizeof *f; i++)
 		if (!(f[i].value >= f[i].lo && f[i].value <= f[i].hi))
@@ -328,6 +330,8 @@ static cx_status first_values(cx_trainer *t, cx_err *err)
 		if (cx_is_none(t->used[i])) continue;
 		if (!(v = cx_malloc(&t->alloc, (size_t)bytes))) return no_memory(err);
 		cx_cortex_param_init(&t->desc[i], t->o.seed, v);
+		if (t->net.kind == CX_NET_CORTEX && t->desc[i].init == CX_CORTEX_NORMAL)
+			for (uint64_t k = 0; k < bytes / sizeof *v; k++) v[k] *= (float)t->o.init_scale;
 		st = cx_store_state_write(t->store, t->desc[i].name, v, bytes, err);
 		cx_free(&t->alloc, v, (size_t)bytes);
 	}

@@ -27,6 +27,10 @@ typedef struct cx_train_opts {
 	int64_t steps, warmup;     /* of the whole run: what the rate follows */
 	int64_t batch, accumulate; /* windows of a micro-batch; micro-batches of a step */
 	double lr, weight_decay, beta1, beta2, eps;
+	/* Cortex: what starts as N(0, 0.02^2) (tables, latents, query) starts so many times larger. At 0.02
+	 * a latent is drowned by what the attention adds to it, all latents stay alike for hundreds of
+	 * steps, and a narrow model hardly learns; 1 is the specification's. */
+	double init_scale;
 	double clip;          /* global norm of the gradients; 0: not clipped */
 	double drop_units;    /* share of units that a window does not see */
 	double drop_events;   /* share of what is left of its events */
