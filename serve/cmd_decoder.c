@@ -15,7 +15,8 @@
 #include <unistd.h>
 
 static const char usage[] =
-	"usage: cortex decoder demo [--data DIR|SPIKES.npy,KINEMATICS.npy] [--out DIR] [OPTIONS]\n"
+	"usage: cortex decoder demo [--model nano|gru|...] [--data DIR|SPIKES.npy,KINEMATICS.npy] "
+	"[--out DIR] [OPTIONS]\n"
 	"       cortex decoder eval --data PATH | --spikes F.npy --kinematics F.npy [--method "
 	"wiener|kalman] [OPTIONS]\n"
 	"       cortex decoder eval --data PATH --table [--protocol continuous|trial|nlb|all] "
@@ -31,6 +32,8 @@ static const char usage[] =
 	"the rest\n"
 	"          through a planned graph, and draws true against decoded velocity to "
 	"DIR/decoded.svg\n"
+	"          with --model it trains a network (`train` has more to choose) and draws what that "
+	"decodes\n"
 	"eval      the same without a picture: R2 per column; with --table every linear decoder, tuned "
 	"by\n"
 	"          cross-validation, and on NWB files with trials the MC_Maze protocols\n"
@@ -75,6 +78,7 @@ enum {
 	OPT_PROTOCOL,
 	OPT_WINDOW,
 	OPT_CHECKPOINT,
+	OPT_MODEL,
 	OPT_HELP
 };
 
@@ -91,7 +95,7 @@ static const struct option long_options[] = {{"data", required_argument, NULL, O
 	{"seconds", required_argument, NULL, OPT_SECONDS}, {"table", no_argument, NULL, OPT_TABLE},
 	{"markdown", no_argument, NULL, OPT_MARKDOWN},
 	{"protocol", required_argument, NULL, OPT_PROTOCOL},
-	{"window", required_argument, NULL, OPT_WINDOW},
+	{"window", required_argument, NULL, OPT_WINDOW}, {"model", required_argument, NULL, OPT_MODEL},
 	{"checkpoint", required_argument, NULL, OPT_CHECKPOINT}, {"help", no_argument, NULL, OPT_HELP},
 	{0}};
 
@@ -166,6 +170,9 @@ static bool set_option(decoder_args *a, int opt)
 	case OPT_WINDOW:
 		if (!number("window", optarg, 1, 1024, true, &v)) return false;
 		a->sim.window = (size_t)v;
+		return true;
+	case OPT_MODEL:
+		a->model = optarg;
 		return true;
 	case OPT_CHECKPOINT:
 		a->table = true;
@@ -253,6 +260,7 @@ static cx_status cmd_eval(decoder_args *a, bool demo, cx_err *err)
 	cx_status st;
 	if (!demo && a->table) return cx__decoder_table(a, err);
 	if (demo && !a->out) a->out = ".";
+	if (demo && a->model) return cx__decoder_demo(a, err);
 	if (a->data) st = load_data(a, &s, err);
 	else if (a->spikes && a->kin) st = cx_session_load(a->spikes, a->kin, NULL, &s, err);
 	else if (demo && !a->spikes && !a->kin) st = cx__simulate_session(a, 0, &s, err);

@@ -15,6 +15,7 @@ typedef struct decoder_args {
 	double bin; /* seconds per bin as told; 0: not told */
 	bool json, markdown, table;
 	const char *protocol;      /* of the table: continuous, trial, nlb, all; NULL: what there is */
+	const char *model;         /* demo: trains this; NULL: a linear decoder */
 	const char *checkpoint[8]; /* of the table: files with commas between, a row each */
 	int n_checkpoints;
 	const char *subjects; /* simulate: units of each, with commas */
@@ -22,6 +23,8 @@ typedef struct decoder_args {
 
 /* Fits, decodes the test part, prints R2, plan and latency; draws a->out/decoded.svg if asked. */
 cx_status cx__decoder_eval(const decoder_args *a, const cx_session *s, bool draw, cx_err *err);
+/* Trains a->model, decodes the test part, draws a->out/decoded.svg. */
+cx_status cx__decoder_demo(const decoder_args *a, cx_err *err);
 /* Writes sessions to a->out: spikes, kinematics and the best decoding as NPY, all but that as
  * NWB. */
 cx_status cx__decoder_simulate(decoder_args *a, cx_err *err);
