@@ -38,7 +38,7 @@ typedef struct cx_run_conf {
 	int network;
 	int64_t seed, steps, warmup, batch, accumulate, mask_queries;
 	double lr, weight_decay, beta1, beta2, eps, clip, drop_units, drop_events, mask_fraction,
-		mask_weight, init_scale;
+		mask_weight, init_scale, score_gain;
 	int64_t log_every, eval_every, checkpoint_every, patience;
 } cx_run_conf;
 

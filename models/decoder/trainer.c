@@ -27,6 +27,7 @@ cx_train_opts cx_train_default(void)
 		.beta2 = 0.95,
 		.eps = 1e-8,
 		.init_scale = 1,
+		.score_gain = 1,
 		.clip = 1,
 		.mask_fraction = 0.15,
 		.mask_weight = 0.1,
@@ -53,8 +54,8 @@ static cx_status check(const cx_train_opts *o, const cx_dataset *data, cx_err *e
 		{"beta1", o->beta1, 0, 0.999999}, {"beta2", o->beta2, 0, 0.99999999},
 		{"eps", o->eps, 1e-30, 1}, {"clip", o->clip, 0, 1e30},
 		{"drop_units", o->drop_units, 0, 0.99}, {"drop_events", o->drop_events, 0, 0.99},
-		{"init_scale", o->init_scale, 1e-6, 1e6}, {"mask_fraction", o->mask_fraction, 0, 1},
-		{"mask_weight", o->mask_weight, 0, 1e6},
+		{"init_scale", o->init_scale, 1e-6, 1e6}, {"score_gain", o->score_gain, 1e-6, 1e6},
+		{"mask_fraction", o->mask_fraction, 0, 1}, {"mask_weight", o->mask_weight, 0, 1e6},
 		{"mask_queries", (double)o->mask_queries, 0, 65536}};
 	for (size_t i = 0; i < sizeof f / sizeof *f; i++)
 		if (!(f[i].value >= f[i].lo && f[i].value <= f[i].hi))
@@ -321,6 +322,21 @@ cx_status cx_trainer_step(cx_trainer *t, cx_train_result *out, cx_err *err)
 
 /* ---- create ---- */
 
+/* init_scale and score_gain. */
+static void rescale(const cx_trainer *t, const cx_cortex_param *p, float *v)
+{
+	uint64_t n = cx_cortex_param_elems(p);
+	double by = 1;
+	if (p->init == CX_CORTEX_NORMAL) by = t->o.init_scale;
+	if (strncmp(p->name, "encoder.cross_attn.", 19) == 0) {
+		const char *name = p->name + 19;
+		if (!strcmp(name, "kv_proj.weight")) n /= 2; /* k comes first */
+		if (!strcmp(name, "kv_proj.weight") || !strcmp(name, "q_proj.weight"))
+			by = sqrt(t->o.score_gain);
+	}
+	for (uint64_t k = 0; by != 1 && k < n; k++) v[k] = (float)(v[k] * by);
+}
+
 static cx_status first_values(cx_trainer *t, cx_err *err)
 {
 	cx_status st = CX_OK;
@@ -330,8 +346,7 @@ static cx_status first_values(cx_trainer *t, cx_err *err)
 		if (cx_is_none(t->used[i])) continue;
 		if (!(v = cx_malloc(&t->alloc, (size_t)bytes))) return no_memory(err);
 		cx_cortex_param_init(&t->desc[i], t->o.seed, v);
-		if (t->net.kind == CX_NET_CORTEX && t->desc[i].init == CX_CORTEX_NORMAL)
-			for (uint64_t k = 0; k < bytes / sizeof *v; k++) v[k] *= (float)t->o.init_scale;
+		if (t->net.kind == CX_NET_CORTEX) rescale(t, &t->desc[i], v);
 		st = cx_store_state_write(t->store, t->desc[i].name, v, bytes, err);
 		cx_free(&t->alloc, v, (size_t)bytes);
 	}

@@ -31,6 +31,10 @@ typedef struct cx_train_opts {
 	 * a latent is drowned by what the attention adds to it, all latents stay alike for hundreds of
 	 * steps, and a narrow model hardly learns; 1 is the specification's. */
 	double init_scale;
+	/* Cortex: the scores of the cross-attention start so many times larger (q and k, each by the
+	 * root). At 1 they are flat: every latent sees the mean over all events, of which little depends
+	 * on the movement. */
+	double score_gain;
 	double clip;          /* global norm of the gradients; 0: not clipped */
 	double drop_units;    /* share of units that a window does not see */
 	double drop_events;   /* share of what is left of its events */
