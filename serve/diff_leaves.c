@@ -2,6 +2,7 @@
 #include "serve/diff_leaves.h"
 #include "graph/diff.h"
 #include "graph/quant.h"
+#include "models/decoder/checkpoint.h"
 #include "models/files/npy.h"
 #include "models/llm/llm_impl.h"
 #include "serve/command.h"
@@ -10,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_TOKENS = 256, SEEDED_TOKENS = 8, PAGE = 16 };
+enum { MAX_TOKENS = 256, SEEDED_TOKENS = 8, PAGE = 16, DECODER_EVENTS = 64 };
 
 static cx_status no_memory(cx_err *err)
 {
@@ -80,6 +81,59 @@ static cx_status build_model(cx_leaves *l, const cx_leaves_args *a, cx_ids *ids,
 	b.n_slots = b.n_blocks * PAGE;
 	if ((st = cx_graph_create(NULL, &l->g, err)) != CX_OK) return st;
 	cx_llm_build(l->model, &b, l->g);
+	return cx_graph_finish(l->g, err);
+}
+
+/* ---- a decoder's ---- */
+
+/* Units and bins in turn, the seed in both; counts 1 to 3. */
+static int32_t decoder_input(const cx_cortex_config *c, const char *name, uint64_t seed, int64_t i)
+{
+	if (strcmp(name, "off") == 0) return i ? DECODER_EVENTS : 0;
+	if (strcmp(name, "neuron") == 0)
+		return (int32_t)((seed + (uint64_t)i * 7) % (uint64_t)c->max_neurons);
+	if (strcmp(name, "time") == 0)
+		return (int32_t)((seed + (uint64_t)i / 4) % 20 % (uint64_t)c->max_time_bins);
+	return (int32_t)((1 + i % 3) % c->spike_value_buckets);
+}
+
+static cx_status fill_decoder(cx_leaves *l, uint64_t seed, cx_err *err)
+{
+	size_t n_weights;
+	const cx_cortex_weight *w = cx_cortex_get_weights(l->decoder, &n_weights);
+	for (uint32_t i = 0; i < l->g->n_nodes; i++) {
+		const cx_node *n = &l->g->nodes[i];
+		int32_t *v;
+		for (size_t k = 0; n->op == CX_OP_weight && k < n_weights; k++)
+			if (strcmp(w[k].p.name, n->name) == 0) l->data[i] = w[k].data;
+		if (n->op != CX_OP_input) continue;
+		v = cx_arena_array(&l->arena, (size_t)n->desc.dim[0], sizeof *v);
+		if (!v) return no_memory(err);
+		for (int64_t k = 0; k < n->desc.dim[0]; k++)
+			v[k] = decoder_input(cx_cortex_get_config(l->decoder), n->name, seed, k);
+		l->data[i] = v;
+	}
+	return CX_OK;
+}
+
+/* Nothing folded: what is computed once is compared as well. */
+static cx_status build_decoder(
+	cx_leaves *l, const cx_leaves_args *a, const cx_cortex_size *size, cx_err *err)
+{
+	cx_cortex_bucket b = {.n_windows = 1, .n_events = DECODER_EVENTS};
+	cx_cortex_config c = size ? cx_cortex_config_size(*size) : (cx_cortex_config){0};
+	cx_cortex_source src;
+	cx_cortex_graph m;
+	cx_status st;
+	if (a->prompt)
+		return CX_FAIL(
+			err, CX_ERR_ARGUMENT, "--prompt is for language models: %.100s is a decoder", a->model);
+	st = size ? cx_cortex_create(&c, a->seed, NULL, &l->decoder, err)
+			  : cx_cortex_open(a->model, NULL, &l->decoder, err);
+	if (st != CX_OK || (st = cx_graph_create(NULL, &l->g, err)) != CX_OK) return st;
+	src = cx_cortex_get_source(l->decoder);
+	cx_cortex_build(cx_cortex_get_config(l->decoder), &src, &b, l->g, &m, NULL);
+	cx_output(l->g, "behavior", m.behavior);
 	return cx_graph_finish(l->g, err);
 }
 
@@ -175,17 +229,22 @@ static cx_status read_graph(cx_leaves *l, const char *path, cx_err *err)
 cx_status cx__leaves_open(const cx_leaves_args *a, cx_leaves *out, cx_err *err)
 {
 	cx_ids ids = {0};
+	cx_cortex_size size;
 	cx_status st;
 	memset(out, 0, sizeof *out);
 	if (a->inputs && access(a->inputs, R_OK | X_OK) != 0)
 		return CX_FAIL(err, CX_ERR_IO, "--inputs: there is no readable folder '%.150s'", a->inputs);
 	cx_arena_init(&out->arena, NULL);
-	st = a->model ? build_model(out, a, &ids, err) : read_graph(out, a->graph, err);
+	if (!a->model) st = read_graph(out, a->graph, err);
+	else if (cx_cortex_size_parse(a->model, &size)) st = build_decoder(out, a, &size, err);
+	else if (cx_cortex_recognise(a->model)) st = build_decoder(out, a, NULL, err);
+	else st = build_model(out, a, &ids, err);
 	if (st == CX_OK) {
 		out->data = cx_arena_array(&out->arena, (size_t)out->g->n_nodes + 1, sizeof *out->data);
 		if (!out->data) st = no_memory(err);
 	}
-	if (st == CX_OK && a->model) st = fill_model(out, &ids, err);
+	if (st == CX_OK && out->model) st = fill_model(out, &ids, err);
+	if (st == CX_OK && out->decoder) st = fill_decoder(out, a->seed, err);
 	for (uint32_t i = 0; st == CX_OK && i < out->g->n_nodes; i++) {
 		uint16_t op = out->g->nodes[i].op;
 		if (op == CX_OP_input || op == CX_OP_weight || op == CX_OP_state)
@@ -200,6 +259,7 @@ void cx__leaves_close(cx_leaves *l)
 {
 	cx_graph_free(l->g);
 	cx_llm_close(l->model);
+	cx_cortex_close(l->decoder);
 	cx_arena_deinit(&l->arena);
 	memset(l, 0, sizeof *l);
 }

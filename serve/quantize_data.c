@@ -154,11 +154,12 @@ double cx__windows_score(const cx_windows *w, const float *y, double *r2, cx_err
 {
 	const cx_dataset_info *info = cx_dataset_get_info(w->set);
 	uint32_t n = w->data.n_eval * w->data.n_windows, d = info->behavior_dim;
-	double *v = calloc((size_t)n * d, 2 * sizeof *v), *decoded = v + (size_t)n * d, mean;
+	double *v = calloc((size_t)n * d, 2 * sizeof *v), *decoded, mean;
 	if (!v) {
 		(void)CX_FAIL(err, CX_ERR_MEMORY, "out of memory");
 		return NAN;
 	}
+	decoded = v + (size_t)n * d;
 	for (uint32_t i = 0; i < n; i++) {
 		cx_dataset_truth(w->set, w->eval, eval_window(w, i), v + (size_t)i * d);
 		for (uint32_t c = 0; c < d; c++)

@@ -1,4 +1,4 @@
-/* quantize_data.h - windows for `cortex quantize`: of a recording, of a simulated one, or uniform. */
+/* quantize_data.h - windows for `cortex quantize`: of a recording, a simulated one, or uniform. */
 #ifndef CX_QUANTIZE_DATA_H
 #define CX_QUANTIZE_DATA_H
 
@@ -16,9 +16,9 @@ typedef struct cx_windows_args {
 } cx_windows_args;
 
 /* Of a recording: batches of its train part in random order, to calibrate; all windows of its test
- * part (val, train, if there is none), or as many as n_eval has room for evenly among them. Uniform:
- * spec/decoder.md 3.6, units, bins and values all as likely, events of batch i drawn from seed + i,
- * batches to measure behind those to calibrate. */
+ * part (val, train, if there is none), or as many as n_eval has room for evenly among them.
+ * Uniform: spec/decoder.md 3.6, units, bins and values all as likely, events of batch i drawn from
+ * seed + i, batches to measure behind those to calibrate. */
 typedef struct cx_windows {
 	const cx_cortex_config *c;
 	cx_windows_args a;

@@ -1,8 +1,8 @@
 /* calibrate.c - see calibrate.h.
  *
  * The divergence needs no pass over the bins: with T counts in all, C of them inside the cut, p in
- * its last bin with all beyond, and of run l the counts s, the bins that are not empty z, and s' = s
- * with all beyond in the last run,
+ * its last bin with all beyond, and of run l the counts s, the bins that are not empty z, and s'
+ * the counts with all beyond in the last run,
  *	KL = (sum c ln c of the bins before the last + p ln p) / T - ln T
  *		- sum over l of s' ln(s / z) / T + ln C
  * and sums over bins are differences of running sums. So every cut is tried. */

@@ -86,7 +86,21 @@ static bool is_quantised(const cx_cortex_param *p)
 	return p->linear && strncmp(p->name, "masked_spike_head.", 18) != 0;
 }
 
-/* The layers, and that nothing is int8 yet or not finite. */
+static cx_status check_finite(const job *j, const cx_cortex_weight *w)
+{
+	uint64_t n = cx_cortex_param_elems(&w->p), bad = 0;
+	float *v = cx_malloc(&j->arena.alloc, (size_t)n * sizeof *v), last;
+	if (!v) return no_memory(j->err);
+	cx_cortex_weight_f32(w, v);
+	while (bad < n && fabsf(v[bad]) < INFINITY) bad++;
+	last = bad < n ? v[bad] : 0;
+	cx_free(&j->arena.alloc, v, (size_t)n * sizeof *v);
+	if (bad == n) return CX_OK;
+	return CX_FAIL(j->err, CX_ERR_ARGUMENT, "quantize: '%s': element %llu is %g", w->p.name,
+		(unsigned long long)bad, (double)last);
+}
+
+/* The layers; that nothing is int8 yet, and all is finite. */
 static cx_status find_layers(job *j)
 {
 	cx_quantize_report *r = j->r;
@@ -95,9 +109,11 @@ static cx_status find_layers(job *j)
 	for (size_t i = 0; i < j->m->n; i++) {
 		const cx_cortex_weight *w = &j->m->w[i];
 		cx_quantize_layer *l = &r->layer[r->n_layers];
+		cx_status st;
 		if (w->dtype == CX_I8C)
 			return CX_FAIL(j->err, CX_ERR_ARGUMENT,
 				"quantize: '%s' is int8 already; give the model that it was made from", w->p.name);
+		if ((st = check_finite(j, w)) != CX_OK) return st;
 		if (w->p.linear) r->n_linears++;
 		r->bytes_before += 4 * cx_cortex_param_elems(&w->p);
 		if (!is_quantised(&w->p)) continue;
@@ -121,12 +137,8 @@ static cx_status narrow(job *j, size_t index)
 	uint16_t *half = cx_arena_array(&j->arena, (size_t)n, sizeof *half);
 	if (!v || !half) return no_memory(j->err);
 	cx_cortex_weight_f32(w, v);
-	for (uint64_t i = 0; i < n; i++) {
-		if (!(fabsf(v[i]) < INFINITY))
-			return CX_FAIL(j->err, CX_ERR_ARGUMENT, "quantize: '%s': element %llu is %g", w->p.name,
-				(unsigned long long)i, (double)v[i]);
+	for (uint64_t i = 0; i < n; i++)
 		if (fabsf(v[i]) > 65504) type = CX_BF16;
-	}
 	cx_quant_row(type, v, half, (int64_t)n);
 	return cx_cortex_set(j->m, index, type, half, n * sizeof *half, j->err);
 }
@@ -396,9 +408,7 @@ static cx_status quantise_layer(job *j, size_t i)
 	l->cut[CX_QUANTIZE_ENTROPY] = cx_calib_entropy(&j->calib[i]);
 	if (st == CX_OK) {
 		cx_cortex_weight_f32(w, v);
-		if (!cx_quantize_rows(v, n, k, q))
-			st = CX_FAIL(j->err, CX_ERR_ARGUMENT,
-				"quantize: '%s' has an element that is not finite", w->p.name);
+		(void)cx_quantize_rows(v, n, k, q); /* finite: find_layers() */
 	}
 	if (st == CX_OK && j->sample[i].n > 0) st = measure_layer(j, i, v, q, q_bytes);
 	for (int64_t r = 0; st == CX_OK && r < n; r++) {

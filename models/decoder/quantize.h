@@ -3,10 +3,10 @@
  *
  * All linears that run, 4N + 6: all but that of the masked-spike head. Their weights become I8C:
  *	scale[c] = max(largest |w[c,:]|, 1e-8) / 127,  q = clamp(rint(w / scale[c]), -127, 127)
- * halves to even, so that an element moves by 0.5 scale[c] at most (and the rounding of w / scale).
+ * halves to even, so that an element moves by 0.5 scale[c] at most (and a rounding of w / scale).
  * Their activations are rounded when the model runs, in steps of act_scale[layer], and products are
- * sums of integers: op `matmul`, attribute act_scale. All other parameters are rounded to F16 in the
- * file (BF16 where one of them is too large for that): with that S has 25.9 MB.
+ * sums of integers: op `matmul`, attribute act_scale. All other parameters are rounded to F16, in
+ * the file too (BF16 where one of them is too large for that): with that S has 25.9 MB.
  *
  * Scales come from the windows of `calib`: the 99th percentile, or the entropy cut (calibrate.h).
  * AUTO measures. Every layer's product of activations that came by, int8 against f32, for each
@@ -78,16 +78,16 @@ typedef struct cx_quantize_report {
 	float *f32, *int8; /* [n_outputs] what was decoded on `eval` */
 } cx_quantize_report;
 
-/* m, not bound to a store, becomes int8, ready for cx_cortex_save(); after a failure it is of no use.
- * A model that is int8 already, a weight or an activation that is not finite: an error that names
- * it. */
+/* m, not bound to a store, becomes int8, ready for cx_cortex_save(); after a failure it is of no
+ * use. A model that is int8 already, a weight or an activation that is not finite: an error that
+ * names it. */
 CX_API cx_status cx_cortex_quantize(cx_cortex *m, cx_runtime *rt, cx_device *dev,
 	const cx_quantize_opts *opts, const cx_quantize_data *data, cx_quantize_report *out,
 	cx_err *err);
 CX_API void cx_quantize_report_deinit(cx_quantize_report *r); /* zeroed is fine */
 
-/* One matrix [n,k] as I8C by the formula above; dst has cx_i8c_scale_off(n, k) + 4 n bytes. False: an
- * element is not finite. */
+/* One matrix [n,k] as I8C by the formula above; dst has cx_i8c_scale_off(n, k) + 4 n bytes. False:
+ * an element is not finite. */
 CX_API bool cx_quantize_rows(const float *w, int64_t n, int64_t k, void *dst);
 
 #ifdef __cplusplus
