@@ -5,6 +5,7 @@
  * Operands may be strided as accept_*() says; where it says no, the planner asks again with a dense
  * copy. Shapes were checked by the shape rules. */
 #include "backends/cpu/cpu.h"
+#include "backends/cpu/isa/attn.h"
 #include "backends/cpu/isa/attn_grad.h"
 #include "backends/cpu/isa/delta_grad.h"
 #include "backends/cpu/isa/norm_grad.h"
@@ -348,8 +349,9 @@ static uint64_t scratch_rope(const cx_device *dev, const cx_kernel_key *k)
 }
 static uint64_t scratch_attention(const cx_device *dev, const cx_kernel_key *k)
 {
-	return rows_of(dev, 96, k->in[0].dim[k->in[0].rank - 1]) +
-		   rows_of(dev, 96, k->in[2].dim[k->in[2].rank - 1]);
+	return n_threads(dev) * 4 *
+		   (uint64_t)cx_attn_scratch(
+			   k->in[0].dim[k->in[0].rank - 1], k->in[2].dim[k->in[2].rank - 1]);
 }
 static uint64_t scratch_embed_sum(const cx_device *dev, const cx_kernel_key *k)
 {

@@ -1,22 +1,24 @@
 /* attn.c - attention and paged attention: softmax over blocks of 64 keys, counted from position 0,
  * with a running maximum.
  *
- * A row's arithmetic is the same whatever rows come with it: scores are dot products in 16 lanes,
- * each block of 64 gives one maximum and one sum (lanes by position mod 16), values are added in
- * the order of positions. So a prompt gives the same bits whole or in any chunks. A unit of work is
- * one sequence, one head of keys and up to 32 rows that read it (rows of the heads in its group
- * count each); 16-bit keys and values of a block are widened once per unit.
+ * A row's arithmetic is the same whatever rows come with it: a score is one sum in the order of
+ * elements, each block of 64 gives one maximum and one sum (lanes by position mod 16), values are
+ * added in the order of positions. So a prompt gives the same bits whole or in any chunks. A unit of
+ * work is one sequence, one head of keys and up to RB rows that read it (rows of the heads in its
+ * group count each); keys of a block are transposed once per unit, so that a lane is a key, and
+ * 16-bit keys and values widened.
  *
- * Scratch, per thread: 32 rows of q and of the result, 64 rows of keys and of values, all f32
- * padded to 16. */
+ * Scratch, per thread: RB rows of q and of the result, 64 rows of keys and of values and 64 columns
+ * of keys, all f32 padded to 16. */
+#include "backends/cpu/isa/attn.h"
 #include "backends/cpu/isa/lane.h"
 #include "backends/cpu/isa/vmath.h"
 
-enum { KB = 64, RB = 32 };
+enum { KB = CX_ATTN_KEYS, RB = CX_ATTN_ROWS, RB_HEADS = 32 /* rows of heads that share a unit */ };
 #if defined(CX_ISA_avx512)
-enum { KEYS = 4, COLS = 4 };
+enum { COLS = 4 };
 #else
-enum { KEYS = 2, COLS = 1 };
+enum { COLS = 1 };
 #endif
 
 typedef struct attn {
@@ -31,8 +33,9 @@ typedef struct attn {
 	float scale;
 	bool causal;
 	int64_t window;
-	float *qb, *ob, *kb, *vb; /* scratch of this thread */
-	uint64_t missing;         /* keys of the block whose page is not there */
+	float *qb, *ob, *kb, *vb, *kt; /* scratch of this thread */
+	int64_t rb;                    /* rows of a unit, at most RB */
+	uint64_t missing;              /* keys of the block whose page is not there */
 } attn;
 
 /* Rows [q0, q1) of sequence b, whose keys are [0, n_kv), stored from row k0 on. */
@@ -48,40 +51,56 @@ typedef struct rows {
 
 /* ---- products ---- */
 
-/* acc[r * keys + e] += q[r] k[e], elements c.. of which n (at most 16) are there. */
-CX_INLINE void score_step(v16 *acc, const float *q, int64_t dp, const float *const *k, int64_t c,
-	size_t n, const int nr, const int keys)
+/* s[r * KB + e] = q[r] . column e of kt [d, KB], for 16 * cols columns; r < nr. */
+CX_INLINE void score_tile(
+	float *s, const float *q, int64_t dp, const float *kt, int64_t d, const int nr, const int cols)
 {
-	v16 kv[8];
+	v16 acc[16];
 	CX_UNROLL
-	for (int e = 0; e < keys; e++) kv[e] = n == 16 ? v16_load(k[e] + c) : v16_load_n(k[e] + c, n);
-	CX_UNROLL
-	for (int r = 0; r < nr; r++) {
-		v16 qv = v16_load(q + r * dp + c);
+	for (int i = 0; i < nr * cols; i++) acc[i] = v16_zero();
+	for (int64_t c = 0; c < d; c++) {
+		v16 k[4];
 		CX_UNROLL
-		for (int e = 0; e < keys; e++) acc[r * keys + e] = v16_fma(qv, kv[e], acc[r * keys + e]);
+		for (int e = 0; e < cols; e++) {
+			k[e] = v16_load(kt + c * KB + e * 16);
+			v16_keep(k[e]);
+		}
+		CX_UNROLL
+		for (int r = 0; r < nr; r++) {
+			v16 qv = v16_set1(q[r * dp + c]);
+			v16_keep(qv);
+			CX_UNROLL
+			for (int e = 0; e < cols; e++) acc[r * cols + e] = v16_fma(qv, k[e], acc[r * cols + e]);
+		}
 	}
+	CX_UNROLL
+	for (int i = 0; i < nr * cols; i++) v16_store(s + i / cols * KB + i % cols * 16, acc[i]);
 }
 
-/* s[r * KB + j] = q[r] . k[j], r < nr, j < nk; nr * keys is a multiple of 8. k has `keys` - 1 valid
- * entries past nk. */
-CX_INLINE void scores(float *s, const float *q, int64_t d, int64_t dp, const float *const *k,
-	int64_t nk, const int nr, const int keys)
+static void scores4(const attn *a, float *s, const float *q)
 {
-	for (int64_t j = 0; j < nk; j += keys) {
-		v16 acc[16];
-		float sum[16];
-		int64_t c = 0;
-		CX_UNROLL
-		for (int i = 0; i < nr * keys; i++) acc[i] = v16_zero();
-		for (; c + 16 <= d; c += 16) score_step(acc, q, dp, k + j, c, 16, nr, keys);
-		if (c < d) score_step(acc, q, dp, k + j, c, (size_t)(d - c), nr, keys);
-		CX_UNROLL
-		for (int i = 0; i < nr * keys; i += 8) v16_sum8(sum + i, acc + i);
-		CX_UNROLL
-		for (int r = 0; r < nr; r++)
-			memcpy(s + r * KB + j, sum + r * keys, (size_t)keys * sizeof *s);
-	}
+	for (int64_t e = 0; e < KB; e += 16 * COLS)
+		score_tile(s + e, q, a->dp, a->kt + e, a->d, 4, COLS);
+}
+static void scores1(const attn *a, float *s, const float *q)
+{
+	score_tile(s, q, a->dp, a->kt, a->d, 1, 4);
+}
+
+/* Keys as columns of kt; those past nk are zeros. */
+static void transpose(const attn *a, const float *const *k, int64_t nk)
+{
+	for (int64_t j = 0; j < KB; j += 16)
+		for (int64_t c = 0; c < a->d; c += 16) {
+			int64_t n = a->d - c < 16 ? a->d - c : 16;
+			v16 x[16];
+			for (int64_t i = 0; i < 16; i++)
+				x[i] = j + i >= nk ? v16_zero()
+					   : n == 16   ? v16_load(k[j + i] + c)
+								   : v16_load_n(k[j + i] + c, (size_t)n);
+			v16_transpose(x);
+			for (int64_t i = 0; i < n; i++) v16_store(a->kt + (c + i) * KB + j, x[i]);
+		}
 }
 
 /* o[r] += sum over j in [j0, j1) of p[r * KB + j] * v[j], in columns c.. of which n are there (16 *
@@ -135,6 +154,54 @@ static uint64_t bits(int64_t lo, int64_t hi)
 	return (hi - lo == 64 ? ~0ull : (1ull << (hi - lo)) - 1) << lo;
 }
 
+/* Multiplies the running result of row i by corr. */
+static void correct(const attn *a, int64_t i, float corr)
+{
+	float *o = a->ob + i * a->dvp;
+	if (corr == 1.0f) return;
+	for (int64_t c = 0; c < a->dvp; c += 16)
+		v16_store(o + c, v16_mul(v16_load(o + c), v16_set1(corr)));
+}
+
+static float exp1(float x)
+{
+	float e[16];
+	v16_store(e, v16_exp(v16_set1(x)));
+	return e[0];
+}
+
+/* weigh() for a row that sees all keys of a block, none of them NaN or -inf. False: it is not one,
+ * and nothing was done. */
+CX_INLINE bool weigh_all(const attn *a, rows *w, int64_t i, float *s)
+{
+	const v16 scale = v16_set1(a->scale), low = v16_set1(-INFINITY);
+	v16 x[KB / 16], top, sum, vm;
+	float m, m0 = w->m[i], corr = 0.0f;
+	CX_UNROLL
+	for (int j = 0; j < KB / 16; j++) x[j] = v16_mul(v16_load(s + 16 * j), scale);
+	top = v16_max(v16_max(x[0], x[1]), v16_max(x[2], x[3]));
+	vm = v16_min(v16_min(x[0], x[1]), v16_min(x[2], x[3]));
+	if (v16m_any(v16m_not(v16_gt(vm, low))) || m0 != m0) return false;
+	sum = v16_add(v16_add(x[0], x[1]), v16_add(x[2], x[3])); /* NaN where one of them is */
+	if (v16m_any(v16_isnan(sum))) return false;
+	sum = v16_zero();
+	m = v16_hmax(top);
+	if (m0 > m) m = m0;
+	w->m[i] = m;
+	vm = v16_set1(m);
+	CX_UNROLL
+	for (int j = 0; j < KB / 16; j++) {
+		x[j] = v16_exp(v16_sub(x[j], vm));
+		v16_store(s + 16 * j, x[j]);
+		sum = v16_add(sum, x[j]);
+	}
+	if (m0 == m) corr = 1.0f;
+	else if (m0 != -INFINITY) corr = exp1(m0 - m);
+	w->l[i] = w->l[i] * corr + v16_sum(sum);
+	if (m0 != -INFINITY) correct(a, i, corr);
+	return true;
+}
+
 /* Scores of keys [base, base + KB) to weights: scale, bias, mask, running maximum and sum. False:
  * the row sees none of them. Masked keys get -inf in s, and so weight 0; `sees` has a bit per key
  * that counts, a score of -inf does not. */
@@ -144,10 +211,14 @@ static bool weigh(
 	int64_t lo = w->lo[i] > base ? w->lo[i] - base : 0,
 			hi = w->hi[i] - base < KB ? w->hi[i] - base : KB;
 	int64_t row = a->mask || a->bias ? w->t[i] - (a->q->d.rank == 4 ? q->q0 : 0) : 0;
-	float m, m0 = w->m[i], corr[16];
+	float m, m0 = w->m[i], corr;
 	int lost = 0;
 	v16 scale = v16_set1(a->scale), sum = v16_zero(), vm;
 	if (lo >= hi) return false;
+	if (!a->bias && !a->mask && !a->missing && hi - lo == KB && weigh_all(a, w, i, s)) {
+		*sees = ~0ull;
+		return true;
+	}
 	for (int64_t j = 0; j < KB; j += 16) v16_store(s + j, v16_mul(v16_load(s + j), scale));
 	for (int64_t j = lo; a->bias && j < hi; j++)
 		s[j] += cx_f32(a->bias->p)[q->b * a->bs[0] + w->h[i] * a->bs[1] + row * a->bs[2] +
@@ -174,12 +245,9 @@ static bool weigh(
 		v16_store(s + j, e);
 		sum = v16_add(sum, e);
 	}
-	v16_store(corr, v16_exp(v16_sub(v16_set1(m0), vm)));
-	w->l[i] = w->l[i] * corr[0] + v16_sum(sum);
-	if (corr[0] != 1.0f)
-		for (int64_t c = 0; c < a->dvp; c += 16)
-			v16_store(a->ob + i * a->dvp + c,
-				v16_mul(v16_load(a->ob + i * a->dvp + c), v16_set1(corr[0])));
+	corr = exp1(m0 - m);
+	w->l[i] = w->l[i] * corr + v16_sum(sum);
+	correct(a, i, corr);
 	return true;
 }
 
@@ -215,25 +283,35 @@ static void add_values(const attn *a, const rows *w, int64_t i, int64_t n, int64
 	}
 }
 
-/* Rows [from, to) of w against one block. */
+/* Rows [from, to) of w against one block: GROUP at a time, so that keys, and then values, are read
+ * from the first cache. */
 static void block(const attn *a, const seq *q, rows *w, int64_t from, int64_t to, int64_t base,
-	int64_t nk, const float *const *kp, const float *const *vp)
+	const float *const *vp)
 {
-	float s[4 * KB] __attribute__((aligned(64)));
-	for (int64_t i = from; i < to; i += 4) {
-		int64_t n = to - i < 4 ? to - i : 4;
-		const float *qr = a->qb + i * a->dp;
-		uint64_t sees[4];
-		bool live[4], any = false;
-		for (int64_t r = 0; r < n; r++) any |= w->lo[i + r] < base + KB && w->hi[i + r] > base;
-		if (!any) continue;
-		if (nk < KB) memset(s, 0, sizeof s);
-		if (n == 4) scores(s, qr, a->d, a->dp, kp, nk, 4, KEYS);
-		else
-			for (int64_t r = 0; r < n; r++)
-				scores(s + r * KB, qr + r * a->dp, a->d, a->dp, kp, nk, 1, 8);
-		for (int64_t r = 0; r < n; r++) live[r] = weigh(a, q, w, i + r, base, s + r * KB, &sees[r]);
-		add_values(a, w, i, n, base, s, vp, sees, live);
+	enum { GROUP = 16 };
+	float s[GROUP * KB] __attribute__((aligned(64)));
+	uint64_t sees[GROUP];
+	bool live[GROUP];
+	for (int64_t g = from; g < to; g += GROUP) {
+		int64_t end = to - g < GROUP ? to : g + GROUP;
+		for (int64_t i = g; i < end; i += 4) {
+			int64_t n = end - i < 4 ? end - i : 4, at = i - g;
+			bool any = false;
+			for (int64_t r = 0; r < n; r++) {
+				live[at + r] = false;
+				any |= w->lo[i + r] < base + KB && w->hi[i + r] > base;
+			}
+			if (!any) continue;
+			if (n == 4) scores4(a, s + at * KB, a->qb + i * a->dp);
+			for (int64_t r = 0; r < n; r++) {
+				float *sr = s + (at + r) * KB;
+				if (n < 4) scores1(a, sr, a->qb + (i + r) * a->dp);
+				live[at + r] = weigh(a, q, w, i + r, base, sr, &sees[at + r]);
+			}
+		}
+		for (int64_t i = g; i < end; i += 4)
+			add_values(a, w, i, end - i < 4 ? end - i : 4, base, s + (i - g) * KB, vp,
+				sees + (i - g), live + (i - g));
 	}
 }
 
@@ -258,20 +336,26 @@ static void locate(attn *a, const seq *q, int64_t base, int64_t nk, int64_t *row
 	}
 }
 
-/* Addresses of these rows as f32: where they are, or widened into buf; missing ones are zeros. */
+/* Addresses of these rows as f32: where they are, or widened into buf; missing ones are zeros.
+ * gather: f32 goes there too, since rows a whole number of pages apart would push each other out of
+ * the first cache. */
 static void stage(const seq *q, const cx_cpu_arg *x, const int64_t *st, int64_t head,
-	const int64_t *row, int64_t nk, int64_t width, int64_t pad, float *buf, const float **ptr)
+	const int64_t *row, int64_t nk, int64_t width, int64_t pad, bool gather, float *buf,
+	const float **ptr)
 {
 	int64_t size = cx_cpu_size(x->d.dtype);
 	const char *from = x->p + (q->b * st[0] + head * st[2]) * size;
 	for (int64_t n = 0; n < nk; n++) {
 		ptr[n] = buf + n * pad;
 		if (row[n] < 0) memset(buf + n * pad, 0, (size_t)width * sizeof *buf);
-		else if (x->d.dtype == CX_F32)
+		else if (x->d.dtype == CX_F32) {
 			ptr[n] = (const float *)(const void *)(from + row[n] * st[1] * 4);
-		else cx_row_load(buf + n * pad, from + row[n] * st[1] * size, x->d.dtype, 1, width);
+			if (!gather) continue;
+			for (int64_t c = 0; c < width; c += 16)
+				v16_store(buf + n * pad + c, v16_load_n(ptr[n] + c, (size_t)(width - c)));
+			ptr[n] = buf + n * pad;
+		} else cx_row_load(buf + n * pad, from + row[n] * st[1] * size, x->d.dtype, 1, width);
 	}
-	for (int64_t j = nk; j < KB + 8; j++) ptr[j] = ptr[nk - 1];
 }
 
 /* Row i of a unit: row r of key head hk, which is token r / group of head hk * group + r % group.
@@ -311,7 +395,7 @@ static void end_row(const attn *a, const seq *q, const rows *w, int64_t i)
 static void unit(attn *a, const seq *q, int64_t hk, int64_t n_hk, int64_t r0, int64_t n)
 {
 	int64_t first = INT64_MAX, last = 0, row[KB];
-	const float *kp[KB + 8], *vp[KB + 8];
+	const float *kp[KB], *vp[KB];
 	rows w = {.n = n * n_hk};
 	for (int64_t i = 0; i < w.n; i++) {
 		begin_row(a, q, &w, i, hk + i / n, r0 + i % n);
@@ -324,9 +408,10 @@ static void unit(attn *a, const seq *q, int64_t hk, int64_t n_hk, int64_t r0, in
 		int64_t nk = last - base < KB ? last - base : KB;
 		locate(a, q, base, nk, row);
 		for (int64_t g = 0; g < n_hk; g++) {
-			stage(q, a->k, a->ks, hk + g, row, nk, a->d, a->dp, a->kb, kp);
-			stage(q, a->v, a->vs, hk + g, row, nk, a->dv, a->dvp, a->vb, vp);
-			block(a, q, &w, g * n, (g + 1) * n, base, nk, kp, vp);
+			stage(q, a->k, a->ks, hk + g, row, nk, a->d, a->dp, false, a->kb, kp);
+			stage(q, a->v, a->vs, hk + g, row, nk, a->dv, a->dvp, n >= 16, a->vb, vp);
+			transpose(a, kp, nk);
+			block(a, q, &w, g * n, (g + 1) * n, base, vp);
 		}
 	}
 	for (int64_t i = 0; i < w.n; i++) end_row(a, q, &w, i);
@@ -336,13 +421,14 @@ static void unit(attn *a, const seq *q, int64_t hk, int64_t n_hk, int64_t r0, in
 static void sequence(attn *a, const seq *q, const cx_cpu_team *t, int64_t *turn)
 {
 	int64_t rows = (q->q1 - q->q0) * (a->n_heads / (a->n_kv_heads ? a->n_kv_heads : 1)), step = 1;
-	if (rows > 0 && rows < RB) step = RB / rows;
+	if (rows > 0 && rows < RB_HEADS) step = RB_HEADS / rows;
 	if (step > a->n_kv_heads / t->n) step = a->n_kv_heads / t->n; /* something for every thread */
 	if (step < 1) step = 1;
-	for (int64_t r = 0; r < rows; r += RB)
+	for (int64_t r = 0; r < rows; r += a->rb)
 		for (int64_t hk = 0; hk < a->n_kv_heads; hk += step) {
 			int64_t n_hk = a->n_kv_heads - hk < step ? a->n_kv_heads - hk : step;
-			if ((*turn)++ % t->n == t->rank) unit(a, q, hk, n_hk, r, rows - r < RB ? rows - r : RB);
+			if ((*turn)++ % t->n == t->rank)
+				unit(a, q, hk, n_hk, r, rows - r < a->rb ? rows - r : a->rb);
 		}
 }
 
@@ -367,10 +453,13 @@ static void init(attn *a, const cx_cpu_call *c, const cx_cpu_team *t)
 	a->dv = a->v->d.dim[r - 1];
 	a->dp = cx_pad16(a->d);
 	a->dvp = cx_pad16(a->dv);
-	a->qb = cx_f32(c->scratch) + t->rank * (RB + KB) * (a->dp + a->dvp);
+	a->rb = RB; /* fewer, where threads would have nothing to do */
+	while (a->rb > 32 && cx__desc_elems(&a->q->d) < 2 * t->n * a->rb * a->d) a->rb /= 2;
+	a->qb = cx_f32(c->scratch) + t->rank * cx_attn_scratch(a->d, a->dv);
 	a->ob = a->qb + RB * a->dp;
 	a->kb = a->ob + RB * a->dvp;
 	a->vb = a->kb + KB * a->dp;
+	a->kt = a->vb + KB * a->dvp;
 }
 
 /* Strides of a mask or bias over [B,H,T,S]; NULL if it is absent. */

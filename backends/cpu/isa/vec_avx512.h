@@ -73,6 +73,11 @@ CX_INLINE v16 v16_rint(v16 a)
 {
 	return _mm512_roundscale_ps(a, 8);
 }
+#define CX_HAVE_SCALE 1
+CX_INLINE v16 v16_scale(v16 a, v16 n) /* a 2^n, n whole, rounded once */
+{
+	return _mm512_scalef_ps(a, n);
+}
 CX_INLINE v16 v16_floor(v16 a)
 {
 	return _mm512_roundscale_ps(a, 9);

@@ -38,9 +38,13 @@ CX_INLINE v16 v16_exp(v16 x)
 	v16 n = v16_rint(v16_mul(c, v16_set1(1.44269504088896341f)));
 	v16 r = v16_fma(n, v16_set1(-0.693359375f), c);
 	v16 p = v16_add(v16__exp_poly(v16_fma(n, v16_set1(2.12194440e-4f), r)), v16_set1(1.0f));
+#ifdef CX_HAVE_SCALE
+	return v16_scale(p, n);
+#else
 	v16i i = v16_to_i(n),
 		 half = v16i_sra(i, 1); /* in two steps: 2^-150 and 2^128 are no normal numbers */
 	return v16_mul(v16_mul(p, v16_pow2i(half)), v16_pow2i(v16i_sub(i, half)));
+#endif
 }
 
 CX_INLINE v16 v16_log(v16 x)
