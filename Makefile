@@ -52,7 +52,7 @@ endif
 
 # ---- what there is -----------------------------------------------------------------------------
 LIB_SRC := $(wildcard graph/*.c backends/*.c backends/ref/*.c backends/null/*.c backends/cpu/*.c \
-	backends/dialect/*.c \
+	backends/dialect/*.c backends/cuda/*.c \
 	models/*.c models/*/*.c)
 ISA_SRC := $(wildcard backends/cpu/isa/*.c)
 APP_SRC := $(wildcard serve/*.c serve/*/*.c)
@@ -88,7 +88,9 @@ endif
 CFLAGS_H5 := $(firstword $(foreach d,/usr/include/hdf5/serial /usr/local/include /usr/include,$(if $(wildcard $(d)/hdf5.h),-I$(d))))
 LIBS_H5 := $(firstword $(foreach d,$(MACHINE)/hdf5/serial $(MACHINE),$(if $(wildcard /usr/lib/$(d)/libhdf5.so),-L/usr/lib/$(d)))) -lhdf5
 HDF5 ?= $(if $(CFLAGS_H5),yes,no)
-PLUGINS := $(if $(filter yes,$(HDF5)),$(BUILD)/cortex-nwb.so)
+# CUDA=yes, no: its device code, a plug-in that nvcc makes in minutes; not unless asked for.  The host side is always there.
+CUDA ?= no
+PLUGINS := $(if $(filter yes,$(HDF5)),$(BUILD)/cortex-nwb.so) $(if $(filter yes,$(CUDA)),$(BUILD)/cortex-cuda.so)
 
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(LIB_GEN) $(foreach i,$(ISAS),$(ISA_SRC:%.c=$(BUILD)/%.$(i).o))
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/%.o) $(BUILD)/gen/dump_html.o
@@ -130,7 +132,16 @@ test:
 	@tests/run.sh "$(BUILD)" "$(K)" "$(FUZZ_SECONDS)"
 
 .PHONY: test-build
-test-build: all $(TEST_BIN) $(BUILD)/tests/cortex-faulty headers fuzz
+test-build: all $(TEST_BIN) $(BUILD)/tests/cortex-faulty $(BUILD)/tests/cuda/libcuda.so.1 headers fuzz
+
+# The grid, the models, memcheck and the benchmarks on a GPU, in one command; installs nothing.  See tests/gpu.sh.
+GPU_BIN := $(addprefix $(BUILD)/,tests/test_grid tests/test_llm_devices tests/test_grad_model tests/test_cuda_driver \
+	bench/bench_backend)
+.PHONY: test-gpu
+test-gpu:
+	@tests/gpu.sh check; s=$$?; [ $$s = 3 ] && exit 0; [ $$s = 0 ] || exit $$s; \
+	$(MAKE) --no-print-directory -j$(JOBS) CUDA=yes all $(GPU_BIN) $(BUILD)/tests/cuda/libcuda.so.1 && \
+	tests/gpu.sh run "$(BUILD)"
 
 # ---- build rules -------------------------------------------------------------------------------
 $(BUILD)/libcortex.a: $(LIB_OBJ)
@@ -181,13 +192,57 @@ $(BUILD)/gen/kernel_texts.c: kernels/embed.awk $(KERNEL_DEPS)
 	$(Q)awk -f kernels/embed.awk $(KERNELS) >$@
 $(BUILD)/gen/kernel_texts.o: $(BUILD)/gen/kernel_texts.c
 	$(Q)$(CC) $(CFLAGS_ALL) -c $< -o $@
-ifneq ($(NVCC),)
+ifneq ($(and $(NVCC),$(filter-out yes,$(CUDA))),)
 headers: $(patsubst %,$(BUILD)/%.ptx,$(filter-out %/elem.cl.h %/quant.cl.h,$(KERNELS)))
 endif
 $(BUILD)/kernels/%.ptx: kernels/% $(KERNEL_DEPS)
 	$(Q)mkdir -p $(@D)
 	$(Q)echo "  NVCC    $<"
 	$(Q)$(NVCC) -arch=sm_80 -fmad=false -std=c++17 -I. -x cu -ptx -o $@ $<
+
+# The CUDA plug-in: a fat binary per family of kernels, some once more for f32, f16 and bf16 alone (tensors 0..2 of these
+# dtypes, by number), and nothing for the host.  FAMILY.log keeps what ptxas says; .ci/spills reads it.
+CUDA_FAMILIES := $(patsubst kernels/%.cl.h,%,$(filter-out %/elem.cl.h %/quant.cl.h,$(KERNELS)))
+CUDA_IMAGES := $(CUDA_FAMILIES) matmul-0.0.0 matmul-1.1.1 matmul-2.2.2
+CUDA_CODE := -gencode 'arch=compute_80,code=[sm_80,sm_86]' -gencode 'arch=compute_90,code=[sm_90,compute_90]'
+cuda_dtypes = $(if $(findstring -,$(1)),$(join -DCX_DT_0= -DCX_DT_1= -DCX_DT_2=,$(patsubst %,%u,$(subst ., ,$(lastword $(subst -, ,$(1)))))))
+ifeq ($(CUDA)$(NVCC),yes)
+$(error CUDA=yes needs nvcc, and it is not on the PATH)
+endif
+define cuda_rule
+$(BUILD)/cuda/$(1).fatbin: $(firstword $(subst -, ,kernels/$(1))).cl.h $(KERNEL_DEPS)
+	$$(Q)mkdir -p $$(@D)
+	$$(Q)echo "  NVCC    $(1)"
+	$$(Q)$(NVCC) $(CUDA_CODE) -fmad=false -std=c++17 -I. $(call cuda_dtypes,$(1)) -Xptxas -v -x cu -fatbin -o $$@.new $$< \
+		>$(BUILD)/cuda/$(1).log 2>&1 || { cat $(BUILD)/cuda/$(1).log; false; }
+	$$(Q)mv $$@.new $$@
+endef
+$(foreach i,$(CUDA_IMAGES),$(eval $(call cuda_rule,$(i))))
+$(BUILD)/gen/cuda_plugin.c: $(CUDA_IMAGES:%=$(BUILD)/cuda/%.fatbin) Makefile backends/cuda/embed.sh
+	$(Q)mkdir -p $(@D)
+	$(Q)backends/cuda/embed.sh "$(BUILD)/cuda" "$(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')" \
+		$(CUDA_IMAGES) >$@
+$(BUILD)/cortex-cuda.so: $(BUILD)/gen/cuda_plugin.c
+	$(Q)echo "  LD      $@"
+	$(Q)$(CC) $(CFLAGS_ALL) -fno-sanitize=all -shared -nostdlib -o $@ $<
+
+# A libcuda.so.1 that runs launches on the host: kernels as CUDA, through the host's C++ compiler, where it is.
+CXX_FOUND := $(shell command -v $(CXX) 2>/dev/null)
+EMU_OBJ := $(BUILD)/tests/cuda_emu/driver.o $(BUILD)/tests/cuda_emu/run.o $(if $(CXX_FOUND),$(CUDA_FAMILIES:%=$(BUILD)/tests/cuda_emu/%.kernels.o) $(BUILD)/gen/emu_table.o)
+$(BUILD)/tests/cuda_emu/%.kernels.o: kernels/%.cl.h tests/cuda_emu/kernels.sh tests/cuda_emu/emu.hh $(KERNEL_DEPS)
+	$(Q)mkdir -p $(@D)
+	$(Q)echo "  CXX     $<"
+	$(Q)tests/cuda_emu/kernels.sh $* >$(@:.o=.cc)
+	$(Q)$(CXX) -std=c++17 -O1 -w -fPIC -ffp-contract=off -fno-math-errno -I. -Itests/cuda_emu -c $(@:.o=.cc) -o $@
+$(BUILD)/gen/emu_table.c: tests/cuda_emu/kernels.sh Makefile
+	$(Q)mkdir -p $(@D)
+	$(Q)tests/cuda_emu/kernels.sh --table $(CUDA_FAMILIES) >$@
+$(BUILD)/gen/emu_table.o: $(BUILD)/gen/emu_table.c
+	$(Q)$(CC) $(CFLAGS_ALL) -c $< -o $@
+$(BUILD)/tests/cuda/libcuda.so.1: $(EMU_OBJ)
+	$(Q)mkdir -p $(@D)
+	$(Q)echo "  LD      $@"
+	$(Q)$(CC) $(LDFLAGS) -shared -Wl,-soname,libcuda.so.1 -o $@ $^ -lm
 
 # Shaders become SPIR-V words in one header: gen/shaders.inc has an array spv_<name> per shaders/<name>.comp.
 SHADERS := $(wildcard shaders/*.comp)
@@ -304,6 +359,8 @@ help:
 	@echo "make run [DATA=...]     decode a simulated session, or a recording, and draw the result"
 	@echo "make test [K=..] [SAN=1] [FUZZ_SECONDS=n]  the whole suite"
 	@echo "make                    build $(BUILD)/cortex and $(BUILD)/libcortex.a"
+	@echo "make test-gpu           grid, models, memcheck, benchmarks on a GPU; says so where there is none"
+	@echo "make CUDA=yes           also $(BUILD)/cortex-cuda.so, device code for NVIDIA: some minutes of nvcc"
 	@echo "make faulty             $(BUILD)/tests/cortex-faulty, with a backend that can be told to be wrong"
 	@echo "make bench              speed as a share of measured ceilings, TSV under bench/results/"
 	@echo "make mutants            50 broken kernels: how many of them the grid of tests sees"
@@ -317,4 +374,4 @@ help:
 clean:
 	rm -rf $(BUILD)
 
--include $(BUILD)/models/files/hdf5/plugin.d $(FAULTY_OBJ:.o=.d) $(LIB_OBJ:.o=.d) $(APP_OBJ:.o=.d) $(TEST_LIB_OBJ:.o=.d) $(WIDE_OBJ:.o=.d) $(TEST_BIN:=.d) $(BENCH_BIN:=.d) $(BENCH_LIB_OBJ:.o=.d)
+-include $(EMU_OBJ:.o=.d) $(BUILD)/models/files/hdf5/plugin.d $(FAULTY_OBJ:.o=.d) $(LIB_OBJ:.o=.d) $(APP_OBJ:.o=.d) $(TEST_LIB_OBJ:.o=.d) $(WIDE_OBJ:.o=.d) $(TEST_BIN:=.d) $(BENCH_BIN:=.d) $(BENCH_LIB_OBJ:.o=.d)

@@ -32,7 +32,7 @@ for bin in "$build"/bench/bench_*; do
 	case $name in *.o | *.d) continue ;; esac
 	[ -x "$bin" ] && [ -f "bench/$name.c" ] || continue
 	if [ "$name" = bench_backend ]; then
-		for backend in opencl vulkan; do
+		for backend in opencl vulkan cuda; do
 			case $name-$backend in *"$part"*) one "$backend" "$bin" -b "$backend" ;; esac
 		done
 		continue

@@ -1,5 +1,5 @@
 /* test_llm_devices.c - a trained language model on devices that are not on every machine
- * (opencl, vulkan): its greedy ids are those of the fixtures, and a prompt in pieces gives the
+ * (opencl, vulkan, cuda): its greedy ids are those of the fixtures, and a prompt in pieces gives the
  * bits of a prompt as a whole. Says which device is missing. */
 #include "tests/vulkan_env.h"
 
@@ -117,6 +117,12 @@ static void test_opencl(void **state)
 	check_device("opencl");
 }
 
+static void test_cuda(void **state)
+{
+	(void)state;
+	check_device("cuda");
+}
+
 static void test_vulkan(void **state)
 {
 	(void)state;
@@ -140,6 +146,6 @@ static int free_runtime(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_opencl), cmocka_unit_test(test_vulkan)};
+		cmocka_unit_test(test_opencl), cmocka_unit_test(test_vulkan), cmocka_unit_test(test_cuda)};
 	return cmocka_run_group_tests(tests, make_runtime, free_runtime);
 }
