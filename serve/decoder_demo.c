@@ -1,5 +1,5 @@
-/* decoder_demo.c - `cortex decoder demo --model`: trains a network, decodes what it has not seen, and
- * draws true against decoded movement. What `make run` shows. */
+/* decoder_demo.c - `cortex decoder demo --model`: trains a network, decodes what it has not seen,
+ * and draws true against decoded movement. What `make run` shows. */
 #include "serve/decoder_run.h"
 #include "serve/svg.h"
 

@@ -1,5 +1,5 @@
-/* test_train_cli.c - `cortex decoder train` as its users meet it: killed at any moment its folder holds
- * a whole checkpoint or none, and what goes on from it ends in the same bytes; its files are
+/* test_train_cli.c - `cortex decoder train` as its users meet it: killed at any moment its folder
+ * holds a whole checkpoint or none, and what goes on from it ends in the same bytes; its files are
  * decodable by `eval`; bad input is one sentence and exit code 1. */
 #include "models/decoder/train_config.h"
 #include "tests/file_make.h"
@@ -36,8 +36,8 @@ static void load(const char *path, char *text)
 	bytes_free(&b);
 }
 
-/* Runs `cortex decoder line`; "@x" is file x of the temporary folder. kill_ms >= 0: SIGKILL after so
- * many milliseconds. */
+/* Runs `cortex decoder line`; "@x" is file x of the temporary folder. kill_ms >= 0: SIGKILL after
+ * so many milliseconds. */
 static void run(const char *line, int kill_ms, ran *r)
 {
 	char text[2000], *argv[MAX_ARGS + 1] = {binary, "decoder"}, out[1100], err[1100];

@@ -10,8 +10,8 @@
  * h' = (1 - z) n + z h. In the last layer the backward direction has seen the last bin alone.
  *
  * Transformer: linear of a bin's counts, a learned token in front of them, a learned table of T + 2
- * positions, pre-norm layers (attention, MLP with exact GELU, biases), no norm at the end, a linear on
- * the first token. Dropout on what a sublayer adds and inside the MLP. */
+ * positions, pre-norm layers (attention, MLP with exact GELU, biases), no norm at the end, a linear
+ * on the first token. Dropout on what a sublayer adds and inside the MLP. */
 #ifndef CX_DECODER_DENSE_H
 #define CX_DECODER_DENSE_H
 

@@ -19,8 +19,8 @@ CX_API cx_status cx_evaluator_create(const cx_net_config *c, const cx_cortex_sou
 CX_API void cx_evaluator_free(cx_evaluator *e); /* NULL is fine */
 /* y [n_windows(part), behavior_dim]: decoded movement, z-scored. */
 CX_API cx_status cx_evaluator_decode(cx_evaluator *e, cx_part part, float *y, cx_err *err);
-/* The same windows scored: r2 [behavior_dim] (metrics.h); mean and mse (z-scored) may be NULL. NaN if
- * the part is empty. */
+/* The same windows scored: r2 [behavior_dim] (metrics.h); mean and mse (z-scored) may be NULL. NaN
+ * if the part is empty. */
 CX_API cx_status cx_evaluator_score(
 	cx_evaluator *e, cx_part part, double *r2, double *mean, double *mse, cx_err *err);
 

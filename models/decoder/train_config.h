@@ -1,5 +1,5 @@
-/* train_config.h - what a training run is: sections [model] [baseline] [data] [simulate] [train] of a
- * configuration file, each key with a default.
+/* train_config.h - what a training run is: sections [model] [baseline] [data] [simulate] [train] of
+ * a configuration file, each key with a default.
  *
  * The text of a resolved configuration travels in the metadata of every file that a run writes
  * (key "config"), with what the data was: "z_mean" and "z_sd" (numbers with blanks between),

@@ -4,14 +4,15 @@
  * windows, what is dropped and masked. So a run that is saved and loaded goes on with the same bits
  * as one that was never interrupted.
  *
- * A step takes batch * accumulate windows, in micro-batches of `batch` whose gradients are added up in
- * order. Windows come in the order of cx_dataset_order(), epoch after epoch; the last ones of an
- * epoch that fill no micro-batch are left out. Rates as in spec/decoder.md 5, where a step is a
- * step of the optimiser whatever is accumulated. Weight decay is for matrices of linears alone: not
- * for norms, biases, embedding tables, positions, latents and queries (spec 8, item 13).
+ * A step takes batch * accumulate windows, in micro-batches of `batch` whose gradients are added up
+  * in order. Windows come in the order of cx_dataset_order(), epoch after epoch; the last ones of
+   * an epoch that fill no micro-batch are left out. Rates as in spec/decoder.md 5, where a step is
+    * a step of the optimiser whatever is accumulated. Weight decay is for matrices of linears
+     * alone: not for norms, biases, embedding tables, positions, latents and queries (spec 8, item
+      * 13).
  *
- * Plans are made for the room that a batch's events need (eight sizes per doubling) when a size first
- * comes; a step that needs no new one allocates nothing. */
+ * Plans are made for the room that a batch's events need (eight sizes per doubling) when a size
+  * first comes; a step that needs no new one allocates nothing. */
 #ifndef CX_DECODER_TRAINER_H
 #define CX_DECODER_TRAINER_H
 
@@ -27,13 +28,13 @@ typedef struct cx_train_opts {
 	int64_t steps, warmup;     /* of the whole run: what the rate follows */
 	int64_t batch, accumulate; /* windows of a micro-batch; micro-batches of a step */
 	double lr, weight_decay, beta1, beta2, eps;
-	/* Cortex: what starts as N(0, 0.02^2) (tables, latents, query) starts so many times larger. At 0.02
-	 * a latent is drowned by what the attention adds to it, all latents stay alike for hundreds of
-	 * steps, and a narrow model hardly learns; 1 is the specification's. */
+	/* Cortex: what starts as N(0, 0.02^2) (tables, latents, query) starts so many times larger. At
+	 * 0.02 a latent is drowned by what the attention adds to it, all latents stay alike for
+	  * hundreds of steps, and a narrow model hardly learns; 1 is the specification's. */
 	double init_scale;
 	/* Cortex: the scores of the cross-attention start so many times larger (q and k, each by the
-	 * root). At 1 they are flat: every latent sees the mean over all events, of which little depends
-	 * on the movement. */
+	 * root). At 1 they are flat: every latent sees the mean over all events, of which little
+	  * depends on the movement. */
 	double score_gain;
 	double clip;          /* global norm of the gradients; 0: not clipped */
 	double drop_units;    /* share of units that a window does not see */
@@ -56,7 +57,8 @@ typedef struct cx_train_result {
 
 typedef struct cx_trainer cx_trainer;
 
-/* data, dev and rt must outlive it. Makes the plans of the first step, and writes the first values. */
+/* data, dev and rt must outlive it. Makes the plans of the first step, and writes the first values.
+ * */
 CX_API cx_status cx_trainer_create(const cx_net_config *net, const cx_train_opts *opts,
 	const cx_dataset *data, cx_runtime *rt, cx_device *dev, const cx_alloc *alloc, cx_trainer **out,
 	cx_err *err);
@@ -68,8 +70,8 @@ CX_API cx_status cx_trainer_step(cx_trainer *t, cx_train_result *out, cx_err *er
 /* Decodes with the weights as they are. Owned by t. */
 CX_API cx_status cx_trainer_evaluator(cx_trainer *t, cx_evaluator **out, cx_err *err);
 
-/* Everything that the next step depends on, in one file, atomically: weights, moments, the number of
- * the step. meta: texts of the caller's, read back by cx_safetensors_meta(). */
+/* Everything that the next step depends on, in one file, atomically: weights, moments, the number
+ * of the step. meta: texts of the caller's, read back by cx_safetensors_meta(). */
 CX_API cx_status cx_trainer_save(const cx_trainer *t, const char *path,
 	const cx_safetensors_meta_pair *meta, size_t n_meta, cx_err *err);
 /* Strict: a tensor that is missing, extra or of another shape is an error that names it, and then
