@@ -1,7 +1,7 @@
 /* decoder_net.c - rows of the table for networks that `cortex decoder train` wrote.
  *
  * In: lists of files, one list per row: seeds of the same training. Out: R2 on the test part, mean
-  * and standard deviation over the list. The recording is cut into windows as the file says; the
+ * and standard deviation over the list. The recording is cut into windows as the file says; the
    * z-score is the file's. */
 #include "models/decoder/train_config.h"
 #include "serve/decoder_table.h"

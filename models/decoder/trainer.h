@@ -5,14 +5,14 @@
  * as one that was never interrupted.
  *
  * A step takes batch * accumulate windows, in micro-batches of `batch` whose gradients are added up
-  * in order. Windows come in the order of cx_dataset_order(), epoch after epoch; the last ones of
+ * in order. Windows come in the order of cx_dataset_order(), epoch after epoch; the last ones of
    * an epoch that fill no micro-batch are left out. Rates as in spec/decoder.md 5, where a step is
     * a step of the optimiser whatever is accumulated. Weight decay is for matrices of linears
      * alone: not for norms, biases, embedding tables, positions, latents and queries (spec 8, item
       * 13).
  *
  * Plans are made for the room that a batch's events need (eight sizes per doubling) when a size
-  * first comes; a step that needs no new one allocates nothing. */
+ * first comes; a step that needs no new one allocates nothing. */
 #ifndef CX_DECODER_TRAINER_H
 #define CX_DECODER_TRAINER_H
 

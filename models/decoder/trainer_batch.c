@@ -3,7 +3,7 @@
  * In: the number of the micro-batch in the run. Out: cx_train_batch, ready for a graph's inputs.
  *
  * Masking comes before dropping, so that "silent" means silent in the recording; a query may then
-  * ask for a unit that the window does not see. Every draw is a function of seed and window
+ * ask for a unit that the window does not see. Every draw is a function of seed and window
    * (Philox). */
 #include <math.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* trainer_file.c - a trainer to a file and back. See trainer.h.
  *
  * The file is safetensors: a parameter "x" that is trained has "x", "x.m" and "x.v"; one that is
-  * not has "x" alone; "train.count" [1] is the number of steps, f32, as AdamW counts them. */
+ * not has "x" alone; "train.count" [1] is the number of steps, f32, as AdamW counts them. */
 #include "models/decoder/checkpoint.h"
 #include "models/decoder/trainer.h"
 
