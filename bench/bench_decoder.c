@@ -3,7 +3,7 @@
  *
  * bench_decoder [-t threads] [-s seconds per row] [-k substring of "model dtype batch what"] [-p]
  * Weights are new ones, windows have 512 events each. forward: cx_cortex_runner_run(), what is
- * served, queries folded. train step: forward, backward, clipping and AdamW, one plan; no dropout
+ * served, queries folded; bf16: activations too. train step: forward, backward, clipping and AdamW, one plan; no dropout
  * and no masked spikes, as in bench/peers/cortex_torch.py, whose rows stand beside these.
  * GFLOP/s count multiplications and additions of products and attention alone; a step of training
  * counts as three forwards. floor_ms: the same at the peak of the dtype's instruction (f32 FMA, bf16
@@ -151,6 +151,7 @@ static void forward(const bench *b, row *r)
 		cx_cortex_bind(m, b->rt, b->dev, store, &err) != CX_OK)
 		die(r->model, &err);
 	src = cx_cortex_get_source(m);
+	if (!strcmp(r->dtype, "bf16")) src.act = CX_BF16;
 	if (cx_cortex_runner_create(&r->c, &src, b->dev, store, MAX_BATCH, NULL, &run, &err) != CX_OK)
 		die(r->model, &err);
 	for (int i = 0; i < 2; i++)

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "graph/plan.h"
+#include "graph/quant.h"
 #include "models/decoder/runner.h"
 #include "tests/cortex_make.h"
 #include "tests/vulkan_env.h"
@@ -70,7 +71,7 @@ typedef struct runner {
 	cx_cortex_graph m;
 } runner;
 
-enum { FOLD = 1, ALL_OUTPUTS = 2 };
+enum { FOLD = 1, ALL_OUTPUTS = 2, HALF = 4 /* activations bf16 */ };
 
 static void runner_open(
 	runner *r, cx_cortex *model, cx_device *d, const cx_cortex_bucket *b, int flags)
@@ -84,6 +85,7 @@ static void runner_open(
 	src = cx_cortex_get_source(model);
 	assert_true(src.folded);
 	src.folded = (flags & FOLD) != 0;
+	if (flags & HALF) src.act = CX_BF16;
 	OK(cx_graph_create(NULL, &r->g, err));
 	cx_cortex_build(c, &src, b, r->g, &r->m, NULL);
 	cx_output(r->g, "behavior", r->m.behavior);
@@ -293,6 +295,52 @@ static void folded_or_not(void **state)
 	assert_int_equal(steps[0], steps[1] + 2);
 	free(v[0]);
 	free(v[1]);
+	golden_batch_free(&b);
+	cx_cortex_close(m);
+}
+
+/* Linears and activations bf16: near what activations of f32 give with the same weights, and the
+ * same on both devices but for sums in another order. */
+static void bf16_activations(void **state)
+{
+	static const char *const names[] = {"behavior", "latents", "masked"};
+	golden_batch b;
+	cx_cortex_config c = golden_config(&golden_cases[0]);
+	cx_cortex *m = golden_model(&c);
+	double worst = 0, apart = 0;
+	(void)state;
+	golden_batch_make(&golden_cases[0], 0, &b);
+	b.bucket.mean_logits = true;
+	for (size_t i = 0; i < m->n; i++) {
+		uint64_t n = cx_cortex_param_elems(&m->w[i].p);
+		uint16_t *half = malloc((size_t)n * 2);
+		cx_quant_row(CX_BF16, m->w[i].data, half, (int64_t)n);
+		if (m->w[i].p.linear) OK(cx_cortex_set(m, i, CX_BF16, half, 2 * n, err));
+		free(half);
+	}
+	for (size_t o = 0; o < sizeof names / sizeof *names; o++) {
+		size_t n[] = {(size_t)(b.bucket.n_windows * c.behavior_dim),
+			(size_t)(b.bucket.n_windows * c.num_latents * c.latent_dim),
+			(size_t)(b.query_off[b.bucket.n_windows] * c.spike_value_buckets)};
+		float *v[3];
+		for (int i = 0; i < 3; i++) { /* f32, then bf16 on each */
+			runner r;
+			runner_open(&r, m, dev[i == 1 ? REF : CPU], &b.bucket, ALL_OUTPUTS | (i ? HALF : 0));
+			run_batch(&r, &b);
+			v[i] = output(&r, names[o], n[o]);
+			runner_close(&r);
+		}
+		for (size_t j = 0; j < n[o]; j++) {
+			double scale = 0.3 + fabs(v[0][j]);
+			assert_true(fabs(v[2][j] - v[0][j]) <= 0.12 * scale);
+			assert_true(fabs(v[2][j] - v[1][j]) <= 0.12 * scale);
+			worst = fmax(worst, fabs(v[2][j] - v[0][j]) / scale);
+			apart = fmax(apart, fabs(v[2][j] - v[1][j]) / scale);
+		}
+		for (int i = 0; i < 3; i++) free(v[i]);
+	}
+	assert_true(worst > 0); /* they were rounded */
+	printf("  # bf16 activations: %.4f from f32, ref and cpu %.4f apart\n", worst, apart);
 	golden_batch_free(&b);
 	cx_cortex_close(m);
 }
@@ -572,8 +620,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(golden_ref), cmocka_unit_test(golden_cpu),
 		cmocka_unit_test(golden_others), cmocka_unit_test(served_plan),
-		cmocka_unit_test(folded_or_not), cmocka_unit_test(padding_and_batching),
-		cmocka_unit_test(any_batch), cmocka_unit_test(loss_and_gradient),
-		cmocka_unit_test(dropout)};
+		cmocka_unit_test(folded_or_not), cmocka_unit_test(bf16_activations),
+		cmocka_unit_test(padding_and_batching), cmocka_unit_test(any_batch),
+		cmocka_unit_test(loss_and_gradient), cmocka_unit_test(dropout)};
 	return cmocka_run_group_tests_name("cortex", tests, open_devices, close_devices);
 }

@@ -118,6 +118,18 @@ static cx_tensor dropped(builder *b, cx_tensor x)
 	return cx_where(cx_at(b->g), keep, x, cx_const_f32(b->g, 0));
 }
 
+static cx_tensor cast(builder *b, cx_tensor x, cx_dtype t)
+{
+	if (cx_tensor_dtype(b->g, x) == t) return x;
+	return cx_cast(cx_at(b->g), x, &(cx_attr_cast){.dtype = t});
+}
+
+/* In the type of activations. */
+static cx_tensor act(builder *b, cx_tensor x)
+{
+	return cast(b, x, b->src->act);
+}
+
 /* ---- constants of a set of parameters ---- */
 
 static cx_tensor cross_query(builder *b)
@@ -144,7 +156,7 @@ static cx_tensor tokens(builder *b, const cx_cortex_graph *m)
 	cx_tensor in[6] = {param(b, "tokenizer.neuron_emb.weight"), m->neuron,
 		param(b, "tokenizer.time_emb.weight"), m->time, param(b, "tokenizer.value_emb.weight"),
 		m->value};
-	return cx_named(b->g, cx_embed_sum(cx_at(b->g), in, 6), "tokens");
+	return cx_named(b->g, act(b, cx_embed_sum(cx_at(b->g), in, 6)), "tokens");
 }
 
 static cx_tensor cross_attention(builder *b, const cx_cortex_graph *m)
@@ -152,14 +164,14 @@ static cx_tensor cross_attention(builder *b, const cx_cortex_graph *m)
 	int64_t n = b->b.n_windows, d = b->c->latent_dim, rows = n * b->c->num_latents;
 	cx_tensor x, q, kv, o;
 	q = b->src->folded ? folded(b, "folded.cross_q", b->c->num_latents) : cross_query(b);
-	q = heads(b, repeat(b, q, n), 0, b->c->cross_attn_heads, false);
+	q = heads(b, repeat(b, act(b, q), n), 0, b->c->cross_attn_heads, false);
 	x = norm(b, tokens(b, m), "encoder.cross_attn.norm_kv");
 	kv = linear(b, x, "encoder.cross_attn.kv_proj");
 	o = cx_attention(cx_at(b->g), q, heads(b, kv, 0, b->c->cross_attn_heads, false),
 		heads(b, kv, 1, b->c->cross_attn_heads, false), b->lat_off, m->off, CX_NONE, CX_NONE, NULL);
 	o = shaped(b, cx_named(b->g, o, "encoder.cross_attn"), 2, (int64_t[]){rows, d});
 	o = dropped(b, linear(b, o, "encoder.cross_attn.out_proj"));
-	o = cx_add(cx_at(b->g), o, repeat(b, param(b, "encoder.latents"), n));
+	o = cx_add(cx_at(b->g), o, repeat(b, act(b, param(b, "encoder.latents")), n));
 	return cx_named(b->g, o, "encoder.cross_attn.sum");
 }
 
@@ -197,12 +209,12 @@ static cx_tensor behavior_head(builder *b, cx_tensor kv)
 	cx_tensor q = b->src->folded ? folded(b, "folded.behavior_q", b->c->behavior_dim)
 								 : behavior_query(b),
 			  o;
-	q = shaped(b, q, 3, dims + 1);
+	q = shaped(b, act(b, q), 3, dims + 1);
 	q = cx_broadcast(b->g, q, &(cx_attr_dims){.dims = cx_list_from(4, dims)});
 	o = cx_attention(cx_at(b->g), q, heads(b, kv, 0, h, true), heads(b, kv, 1, h, true), CX_NONE,
 		CX_NONE, CX_NONE, CX_NONE, NULL);
 	o = shaped(b, cx_named(b->g, o, "behavior_head"), 2, (int64_t[]){rows, d});
-	return shaped(b, linear(b, o, "behavior_head.out_proj"), 2, dims);
+	return shaped(b, cast(b, linear(b, o, "behavior_head.out_proj"), CX_F32), 2, dims);
 }
 
 static cx_tensor spike_logits(builder *b, cx_tensor x)
@@ -216,13 +228,13 @@ static cx_tensor masked_head(builder *b, const cx_cortex_graph *m, cx_tensor kv)
 	int64_t h = b->c->num_heads, flat[2] = {b->b.n_queries, b->c->latent_dim};
 	cx_tensor in[4] = {param(b, "tokenizer.neuron_emb.weight"), m->query_neuron,
 		param(b, "tokenizer.time_emb.weight"), m->query_time};
-	cx_tensor x = cx_embed_sum(cx_at(b->g), in, 4), q, o;
+	cx_tensor x = act(b, cx_embed_sum(cx_at(b->g), in, 4)), q, o;
 	/* activations of another kind than those that an act_scale was calibrated on */
 	q = heads(b, plain_linear(b, x, "behavior_head.q_proj"), 0, h, false);
 	o = cx_attention(cx_at(b->g), q, heads(b, kv, 0, h, false), heads(b, kv, 1, h, false),
 		m->query_off, b->lat_off, CX_NONE, CX_NONE, NULL);
 	o = shaped(b, cx_named(b->g, o, "masked_spike_head"), 2, flat);
-	return spike_logits(b, cx_add(cx_at(b->g), o, x));
+	return spike_logits(b, cast(b, cx_add(cx_at(b->g), o, x), CX_F32));
 }
 
 static cx_tensor mean_head(builder *b, cx_tensor z)
@@ -292,12 +304,13 @@ void cx_cortex_build(const cx_cortex_config *c, const cx_cortex_source *src,
 		cx_scope_pop(g);
 	}
 	b.block = -1;
-	m->latents = z = cx_named(g, norm(&b, z, "encoder.final_norm"), "latents");
+	z = norm(&b, z, "encoder.final_norm");
+	m->latents = cx_named(g, cast(&b, z, CX_F32), "latents");
 	kv = read_out(&b, z);
 	m->behavior = cx_named(g, behavior_head(&b, kv), "behavior");
 	if (c->use_masked_spike_head && bucket->n_queries > 0)
 		m->masked_logits = masked_head(&b, m, kv);
-	if (c->use_masked_spike_head && bucket->mean_logits) m->mean_logits = mean_head(&b, z);
+	if (c->use_masked_spike_head && bucket->mean_logits) m->mean_logits = mean_head(&b, m->latents);
 	for (size_t i = 0; params && i < cx_cortex_n_params(c); i++) params[i] = b.param[i];
 }
 
