@@ -27,8 +27,9 @@ static const char usage[] =
 	"  --out FILE         safetensors; every command that takes a decoder takes it\n"
 	"  --method M         how far activations count: percentile (the 99th of the batches' "
 	"largest),\n"
-	"                     entropy (least divergence), none (products of floats); default auto:\n"
-	"                     measured, the better one for each layer, then for the output\n"
+	"                     entropy (least divergence), search (least error of the product), none\n"
+	"                     (products of floats); default auto: measured, the best one for each\n"
+	"                     layer, then for the output\n"
 	"  --batches N        to calibrate on; default 50\n"
 	"  --eval-batches N   to measure the output on, of the test part; default 100, at most what "
 	"there\n"
@@ -100,8 +101,8 @@ static bool set_option(args *a, int opt)
 		return true;
 	case 'M':
 		if (cx_quantize_method_parse(optarg, &a->method)) return true;
-		cx__cmd_usage(
-			"quantize", "there is no method '%.40s' (auto, percentile, entropy, none)", optarg);
+		cx__cmd_usage("quantize",
+			"there is no method '%.40s' (auto, percentile, entropy, search, none)", optarg);
 		return false;
 	case 'n':
 		return whole("batches", optarg, 1, CX_CALIB_MAX_BATCHES, &a->w.n_calib);
@@ -143,16 +144,18 @@ static const struct option long_options[] = {{"model", required_argument, NULL, 
 static void print_layers(const quantize *q)
 {
 	const cx_quantize_report *r = &q->r;
-	printf("%-42s %7s %9s %9s %9s %-10s %9s %9s %9s %8s %8s %8s\n", "layer", "batches", "abs max",
-		"p99", "entropy", "chosen", "step", "w step <", "w step >", "err p99", "err ent",
-		"weights");
+	printf("%-42s %7s %9s %9s %9s %9s %-10s %9s %9s %9s %8s %8s %8s %8s\n", "layer", "batches",
+		"abs max", "p99", "entropy", "search", "chosen", "step", "w step <", "w step >", "err p99",
+		"err ent", "err sea", "weights");
 	for (size_t i = 0; i < r->n_layers; i++) {
 		const cx_quantize_layer *l = &r->layer[i];
-		printf("%-42s %7u %9.4g %9.4g %9.4g %-10s %9.3g %9.3g %9.3g %7.3f%% %7.3f%% %7.3f%%\n",
+		printf("%-42s %7u %9.4g %9.4g %9.4g %9.4g %-10s %9.3g %9.3g %9.3g %7.3f%% %7.3f%% %7.3f%% "
+			   "%7.3f%%\n",
 			l->name, l->n_batches, (double)l->abs_max, (double)l->cut[CX_QUANTIZE_PERCENTILE],
-			(double)l->cut[CX_QUANTIZE_ENTROPY], cx_quantize_method_name(l->chosen),
-			(double)l->act_scale, (double)l->weight_scale_min, (double)l->weight_scale_max,
-			100 * l->error[CX_QUANTIZE_PERCENTILE], 100 * l->error[CX_QUANTIZE_ENTROPY],
+			(double)l->cut[CX_QUANTIZE_ENTROPY], (double)l->cut[CX_QUANTIZE_SEARCH],
+			cx_quantize_method_name(l->chosen), (double)l->act_scale, (double)l->weight_scale_min,
+			(double)l->weight_scale_max, 100 * l->error[CX_QUANTIZE_PERCENTILE],
+			100 * l->error[CX_QUANTIZE_ENTROPY], 100 * l->error[CX_QUANTIZE_SEARCH],
 			100 * l->error[CX_QUANTIZE_NONE]);
 	}
 	printf("errors: of the layer's product, int8 - f32 over f32, root mean square; weights: with "
@@ -161,7 +164,8 @@ static void print_layers(const quantize *q)
 
 static void print_text(const quantize *q)
 {
-	static const char *const sets[] = {"weights only", "percentile", "entropy", "best per layer"};
+	static const char *const sets[] = {
+		"weights only", "percentile", "entropy", "search", "best per layer"};
 	const cx_quantize_report *r = &q->r;
 	const cx_windows *w = &q->windows;
 	const char *column = "";
@@ -197,16 +201,18 @@ static void print_json(const quantize *q)
 	printf("{\"layers\": [");
 	for (size_t i = 0; i < r->n_layers; i++) {
 		const cx_quantize_layer *l = &r->layer[i];
-		printf(
-			"%s\n {\"layer\": \"%s\", \"calib_batches\": %u, \"act_abs_max\": %.9g, "
-			"\"act_abs_max_p99\": %.9g, \"act_entropy\": %.9g, \"chosen\": \"%s\", \"act_scale\": "
-			"%.9g, \"weight_scale_min\": %.9g, \"weight_scale_max\": %.9g, "
-			"\"error_percentile\": %.9g, \"error_entropy\": %.9g, \"error_weights\": %.9g}",
+		printf("%s\n {\"layer\": \"%s\", \"calib_batches\": %u, \"act_abs_max\": %.9g, "
+			   "\"act_abs_max_p99\": %.9g, \"act_entropy\": %.9g, \"act_search\": %.9g, "
+			   "\"chosen\": \"%s\", \"act_scale\": "
+			   "%.9g, \"weight_scale_min\": %.9g, \"weight_scale_max\": %.9g, "
+			   "\"error_percentile\": %.9g, \"error_entropy\": %.9g, \"error_search\": %.9g, "
+			   "\"error_weights\": %.9g}",
 			i ? "," : "", l->name, l->n_batches, (double)l->abs_max,
 			(double)l->cut[CX_QUANTIZE_PERCENTILE], (double)l->cut[CX_QUANTIZE_ENTROPY],
-			cx_quantize_method_name(l->chosen), (double)l->act_scale, (double)l->weight_scale_min,
-			(double)l->weight_scale_max, l->error[CX_QUANTIZE_PERCENTILE],
-			l->error[CX_QUANTIZE_ENTROPY], l->error[CX_QUANTIZE_NONE]);
+			(double)l->cut[CX_QUANTIZE_SEARCH], cx_quantize_method_name(l->chosen),
+			(double)l->act_scale, (double)l->weight_scale_min, (double)l->weight_scale_max,
+			l->error[CX_QUANTIZE_PERCENTILE], l->error[CX_QUANTIZE_ENTROPY],
+			l->error[CX_QUANTIZE_SEARCH], l->error[CX_QUANTIZE_NONE]);
 	}
 	printf("], \"n_layers\": %zu, \"n_linears\": %zu, \"bytes_before\": %llu, \"bytes_after\": "
 		   "%llu, \"file_bytes\": %llu, \"windows\": %u, \"chosen\": \"%s\", \"output\": {",

@@ -8,7 +8,12 @@
 #include "graph/quant.h"
 #include "models/decoder/runner.h"
 
-enum { SAMPLE_ROWS = 128 }; /* of a layer's activations, kept to measure its product on */
+enum {
+	SAMPLE_ROWS = 128,
+	GRID = 28,
+	GRID_FROM = 12,
+	GRID_STEP = 32
+}; /* of a layer's activations, kept to measure its product on */
 
 typedef struct sample {
 	int64_t rows, k; /* of a batch's activations, in the calibrating graph */
@@ -32,7 +37,7 @@ typedef struct job {
 	cx_err *err;
 } job;
 
-static const char *const method_names[] = {"none", "percentile", "entropy", "auto"};
+static const char *const method_names[] = {"none", "percentile", "entropy", "search", "auto"};
 
 const char *cx_quantize_method_name(cx_quantize_method m)
 {
@@ -316,7 +321,18 @@ done:
 
 /* ---- one layer ---- */
 
-/* Outputs "y" in f32 and "y0" .. by method, of the rows that were kept. */
+/* Number k of the grid that SEARCH looks at. */
+static float grid_cut(const cx_quantize_layer *l, int k)
+{
+	return l->abs_max * (float)(GRID_FROM + 1 + k) / GRID_STEP;
+}
+
+static cx_tensor int8_product(cx_graph *g, cx_tensor x, cx_tensor q, float act_scale)
+{
+	return cx_matmul(g, x, q, &(cx_attr_matmul){.trans_b = true, .act_scale = act_scale});
+}
+
+/* Outputs "y" in f32, "y0" .. by method, "g0" .. by cut of the grid, of the rows that were kept. */
 static void build_layer(const job *j, size_t i, cx_graph *g)
 {
 	const cx_quantize_layer *l = &j->r->layer[i];
@@ -324,33 +340,53 @@ static void build_layer(const job *j, size_t i, cx_graph *g)
 	int64_t dims[2] = {j->sample[i].n, j->sample[i].k};
 	cx_tensor x = cx_input(g, "x", CX_F32, 2, dims);
 	cx_tensor w = cx_weight(g, "w", CX_F32, 2, p->dim), q = cx_weight(g, "q", CX_I8C, 2, p->dim);
+	char name[8];
 	cx_output(g, "y", cx_matmul(g, x, w, &(cx_attr_matmul){.trans_b = true}));
-	for (int k = 0; k < CX_QUANTIZE_AUTO; k++) {
-		cx_attr_matmul a = {.trans_b = true};
-		char name[8];
-		if (k != CX_QUANTIZE_NONE) a.act_scale = cx_calib_scale(l->cut[k]);
+	for (int k = 0; k < CX_QUANTIZE_SEARCH; k++) {
 		snprintf(name, sizeof name, "y%d", k);
-		cx_output(g, name, cx_matmul(g, x, q, &a));
+		cx_output(
+			g, name, int8_product(g, x, q, k == CX_QUANTIZE_NONE ? 0 : cx_calib_scale(l->cut[k])));
+	}
+	for (int k = 0; k < GRID; k++) {
+		snprintf(name, sizeof name, "g%d", k);
+		cx_output(g, name, int8_product(g, x, q, cx_calib_scale(grid_cut(l, k))));
 	}
 }
 
-/* l->error from the outputs. */
+/* Root of the mean square of an output's difference from y, over that of y. */
+static cx_status output_error(
+	job *j, cx_exec *x, const char *name, const float *y, float *z, size_t n, double *out)
+{
+	double off = 0, all = 0;
+	cx_status st = cx_exec_get_output(x, cx_exec_output(x, name), z, n * sizeof *z, j->err);
+	for (size_t e = 0; e < n && st == CX_OK; e++) {
+		double d = (double)z[e] - (double)y[e];
+		off += d * d;
+		all += (double)y[e] * (double)y[e];
+	}
+	*out = all > 0 ? sqrt(off / all) : sqrt(off);
+	return st;
+}
+
+/* l->error, and the cut of SEARCH, from the outputs. */
 static cx_status compare_layer(job *j, size_t i, cx_exec *x, float *y, float *z)
 {
 	cx_quantize_layer *l = &j->r->layer[i];
 	size_t n = (size_t)j->sample[i].n * (size_t)j->m->w[l->index].p.dim[0];
+	char name[8];
 	cx_status st = cx_exec_get_output(x, cx_exec_output(x, "y"), y, n * sizeof *y, j->err);
-	for (int k = 0; k < CX_QUANTIZE_AUTO && st == CX_OK; k++) {
-		char name[8];
-		double off = 0, all = 0;
+	for (int k = 0; k < CX_QUANTIZE_SEARCH && st == CX_OK; k++) {
 		snprintf(name, sizeof name, "y%d", k);
-		st = cx_exec_get_output(x, cx_exec_output(x, name), z, n * sizeof *z, j->err);
-		for (size_t e = 0; e < n; e++) {
-			double d = (double)z[e] - (double)y[e];
-			off += d * d;
-			all += (double)y[e] * (double)y[e];
-		}
-		l->error[k] = all > 0 ? sqrt(off / all) : sqrt(off);
+		st = output_error(j, x, name, y, z, n, &l->error[k]);
+	}
+	l->error[CX_QUANTIZE_SEARCH] = INFINITY;
+	for (int k = 0; k < GRID && st == CX_OK; k++) {
+		double e;
+		snprintf(name, sizeof name, "g%d", k);
+		st = output_error(j, x, name, y, z, n, &e);
+		if (!(e < l->error[CX_QUANTIZE_SEARCH])) continue;
+		l->error[CX_QUANTIZE_SEARCH] = e;
+		l->cut[CX_QUANTIZE_SEARCH] = grid_cut(l, k);
 	}
 	return st;
 }
@@ -406,6 +442,7 @@ static cx_status quantise_layer(job *j, size_t i)
 	l->abs_max = j->calib[i].abs_max;
 	l->cut[CX_QUANTIZE_PERCENTILE] = cx_calib_percentile(&j->calib[i]);
 	l->cut[CX_QUANTIZE_ENTROPY] = cx_calib_entropy(&j->calib[i]);
+	l->cut[CX_QUANTIZE_SEARCH] = l->abs_max; /* unless it is measured */
 	if (st == CX_OK) {
 		cx_cortex_weight_f32(w, v);
 		(void)cx_quantize_rows(v, n, k, q); /* finite: find_layers() */
@@ -427,10 +464,11 @@ static cx_status quantise_layer(job *j, size_t i)
 
 static cx_quantize_method of_layer(const cx_quantize_layer *l, cx_quantize_method set)
 {
+	cx_quantize_method best = CX_QUANTIZE_PERCENTILE;
 	if (set != CX_QUANTIZE_AUTO) return set;
-	return l->error[CX_QUANTIZE_ENTROPY] < l->error[CX_QUANTIZE_PERCENTILE]
-			   ? CX_QUANTIZE_ENTROPY
-			   : CX_QUANTIZE_PERCENTILE;
+	for (int k = best; k < CX_QUANTIZE_AUTO; k++)
+		if (l->error[k] < l->error[best]) best = (cx_quantize_method)k;
+	return best;
 }
 
 static cx_status apply(job *j, cx_quantize_method set)
@@ -448,7 +486,7 @@ static cx_status apply(job *j, cx_quantize_method set)
 static cx_status try(job *j, cx_quantize_method set, float *y)
 {
 	static const char *const what[] = {
-		"int8 weights", "int8, percentile", "int8, entropy", "int8, best of each"};
+		"int8 weights", "int8, percentile", "int8, entropy", "int8, search", "int8, best of each"};
 	cx_quantize_report *r = j->r;
 	double sum = 0, most = 0;
 	cx_status st = apply(j, set);

@@ -8,10 +8,11 @@
  * sums of integers: op `matmul`, attribute act_scale. All other parameters are rounded to F16, in
  * the file too (BF16 where one of them is too large for that): with that S has 25.9 MB.
  *
- * Scales come from the windows of `calib`: the 99th percentile, or the entropy cut (calibrate.h).
+ * Scales come from the windows of `calib`: the 99th percentile, the entropy cut (calibrate.h), or
+ * the best of a grid of cuts from 3/8 to 5/4 of the largest magnitude.
  * AUTO measures. Every layer's product of activations that came by, int8 against f32, for each
  * method; then the output of the whole model on the windows of `eval`, f32 against int8, with the
- * scales of the one, of the other, and of the better one for each layer. The set with the least mean
+ * scales of each way, and of the best one for each layer. The set with the least mean
  * difference is kept. */
 #ifndef CX_DECODER_QUANTIZE_H
 #define CX_DECODER_QUANTIZE_H
@@ -28,11 +29,12 @@ typedef enum cx_quantize_method {
 	CX_QUANTIZE_NONE, /* weights alone: products of floats */
 	CX_QUANTIZE_PERCENTILE,
 	CX_QUANTIZE_ENTROPY,
-	CX_QUANTIZE_AUTO, /* as a set of scales: the better one for each layer */
+	CX_QUANTIZE_SEARCH, /* the cut with the least error of the layer's product */
+	CX_QUANTIZE_AUTO,   /* as a set of scales: the best one for each layer */
 	CX_QUANTIZE_N_METHODS
 } cx_quantize_method;
 CX_API const char *cx_quantize_method_name(cx_quantize_method m);
-/* "none" "percentile" "entropy" "auto"; false: none of these. */
+/* "none" "percentile" "entropy" "search" "auto"; false: none of these. */
 CX_API bool cx_quantize_method_parse(const char *name, cx_quantize_method *out);
 
 /* Batches of windows. */
@@ -61,7 +63,7 @@ typedef struct cx_quantize_layer {
 	float abs_max, cut[CX_QUANTIZE_AUTO]; /* of activations; cut[NONE] unused */
 	/* Of the product: root of the mean square of int8 - f32 over that of f32. */
 	double error[CX_QUANTIZE_AUTO];
-	cx_quantize_method chosen; /* NONE, PERCENTILE or ENTROPY */
+	cx_quantize_method chosen; /* any but AUTO */
 	float act_scale;           /* 0: NONE */
 	float weight_scale_min, weight_scale_max;
 } cx_quantize_layer;
