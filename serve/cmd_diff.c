@@ -20,7 +20,7 @@ static const char usage[] =
 	"then the whole graph, and compares with the reference (backend `ref`, which is always it).\n"
 	"\n"
 	"  --backends B,..  ref,cpu,vulkan,opencl; `ref` by itself checks the planner on it\n"
-	"  -m MODEL         a language model, as for `cortex run`; or a Cortex decoder: xs, s, m, nano\n"
+	"  -m MODEL         a language model, as for `cortex run`; or a decoder: xs, s, m, nano\n"
 	"                   or a checkpoint\n"
 	"  --graph FILE     a graph in text form\n"
 	"  --prompt TEXT    the model's input; default: 8 tokens from the seed\n"

@@ -20,8 +20,9 @@ typedef struct cx_leaves_args {
 } cx_leaves_args;
 
 /* Opens the graph, or builds the model's for the prompt (or 8 seeded tokens; a Cortex decoder's for
- * one window of 64 events), and finds every leaf's content: an NPY file of that name in `inputs`, else what the graph itself carries
- * ("data.NAME"), else the model, else seeded numbers; states without a file start as zeros. */
+ * one window of 64 events), and finds every leaf's content: an NPY file of that name in `inputs`,
+ * else what the graph itself carries ("data.NAME"), else the model, else seeded numbers; states
+ * without a file start as zeros. */
 cx_status cx__leaves_open(const cx_leaves_args *a, cx_leaves *out, cx_err *err);
 void cx__leaves_close(cx_leaves *l); /* zeroed is fine */
 
