@@ -119,7 +119,7 @@ OUT ?= $(BUILD)/run
 run:
 	@.ci/deps install build
 	@$(MAKE) --no-print-directory -j$(JOBS) all
-	@$(BUILD)/cortex decoder demo $(if $(DATA),--data "$(DATA)") --out "$(OUT)"
+	@$(BUILD)/cortex decoder demo --model nano $(if $(DATA),--data "$(DATA)") --out "$(OUT)"
 
 # SAN=1: everything under AddressSanitizer and UBSan, in its own build folder.
 # K=name: only the programs whose name contains it.   FUZZ_SECONDS=0: no fuzzing.
@@ -356,7 +356,7 @@ install: all
 		"$(DESTDIR)$(PREFIX)/include/graph/"
 
 help:
-	@echo "make run [DATA=...]     decode a simulated session, or a recording, and draw the result"
+	@echo "make run [DATA=...]     train a small decoder on a simulated session, or a recording, and draw the result"
 	@echo "make test [K=..] [SAN=1] [FUZZ_SECONDS=n]  the whole suite"
 	@echo "make                    build $(BUILD)/cortex and $(BUILD)/libcortex.a"
 	@echo "make test-gpu           grid, models, memcheck, benchmarks on a GPU; says so where there is none"

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# accuracy.sh CORTEX [FIXTURES] >docs/ACCURACY.md - writes the page of decoder scores, every number from a run
+# accuracy.sh CORTEX [FIXTURES] [NETWORKS] >docs/ACCURACY.md - writes the page of decoder scores, every number from a run
 # of the binary CORTEX on the recordings under FIXTURES (../shared/fixtures) and on a simulated session.
 set -eu -o pipefail
-cortex=$1 fixtures=${2:-../shared/fixtures}
+cortex=$1 fixtures=${2:-../shared/fixtures} networks=${3:-}
 temp=$(mktemp -d)
 trap 'rm -rf "$temp"' EXIT
 
 cat <<'PAGE'
 # How well the decoders decode
 
-This page is written by one command: `bench/accuracy.sh build/cortex >docs/ACCURACY.md`.
+This page is written by one command: `bench/accuracy.sh build/cortex ../shared/fixtures NETWORKS
+>docs/ACCURACY.md`.
 
 R2 is 1 - SSE/SST per column, SST around the mean of the test part (`models/decoder/metrics.h`). Every decoder is
 causal: it sees the bins up to the decoded one and no later one. Settings are chosen on the training part alone,
@@ -22,8 +23,20 @@ Kalman rows follow the recipe of an independent implementation, whose scores the
 (`tests/test_decoder.c`). "ridge, tuned" is the Wiener decoder with an intercept, and for every column the
 history and the penalty that did best in four held-out blocks.
 
+The rows of networks, where there are some, are from `bench/networks.sh build/cortex NETWORKS` (`bench/m1_*.conf`): they
+decode velocity alone, learn from the first 70 % of the bins, and the next 10 % choose the step that is scored, so they
+see less than the linear ones; the mean and standard deviation are over seeds.
+
 PAGE
-"$cortex" decoder eval --data "$fixtures/neural/m1_stevenson_2011" --bin 0.05 --markdown 2>/dev/null
+rows=()
+for net in cortex gru; do
+	list=
+	for dir in "${networks:-/nowhere}"/m1_${net}_*; do
+		if [ -e "$dir/best.safetensors" ]; then list=$list${list:+,}$dir; fi
+	done
+	if [ -n "$list" ]; then rows+=(--checkpoint "$list"); fi
+done
+"$cortex" decoder eval --data "$fixtures/neural/m1_stevenson_2011" --bin 0.05 --markdown "${rows[@]}" 2>/dev/null
 
 cat <<'PAGE'
 

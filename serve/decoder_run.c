@@ -26,7 +26,8 @@ typedef struct run {
 	cx_safetensors_meta_pair meta[CX_TRAIN_META + 1]; /* the last: "log" */
 	cx_run_log log;
 	double start, shown;
-	int64_t first; /* steps that were done before this process */
+	double smooth[2]; /* loss and mse for the eye: a mean that forgets */
+	int64_t first;    /* steps that were done before this process */
 	cx_err *err;
 } run;
 
@@ -135,14 +136,17 @@ static void show(run *r, const cx_train_result *step, bool last)
 	bool tty = isatty(STDERR_FILENO);
 	int64_t done = cx_trainer_n_done(r->t), total = r->c->train.steps;
 	double now = cx__seconds(), spent = now - r->start, speed, left;
+	double keep = done == r->first + 1 ? 0 : 0.95;
 	char val[32] = "";
+	r->smooth[0] = keep * r->smooth[0] + (1 - keep) * step->loss;
+	r->smooth[1] = keep * r->smooth[1] + (1 - keep) * step->mse;
 	if (!last && now - r->shown < (tty ? 0.2 : LOG_SECONDS)) return;
 	r->shown = now;
 	speed = (double)(done - r->first) / (spent > 0 ? spent : 1e-9);
 	left = (double)(total - done) / (speed > 0 ? speed : 1e-9);
 	if (r->log.best_step) snprintf(val, sizeof val, ", best val R2 %.4f", r->log.best);
 	fprintf(stderr, "%sstep %lld/%lld  loss %.4f  R2 %.3f%s  %.0f windows/s  %.0f:%02.0f left%s",
-		tty ? "\r" : "", (long long)done, (long long)total, step->loss, 1 - step->mse, val,
+		tty ? "\r" : "", (long long)done, (long long)total, r->smooth[0], 1 - r->smooth[1], val,
 		speed * (double)(r->c->train.batch * r->c->train.accumulate), floor(left / 60),
 		floor(fmod(left, 60)), tty ? last ? "   \n" : "   " : "\n");
 }
