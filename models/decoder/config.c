@@ -177,7 +177,7 @@ cx_status cx_cortex_config_read(
 {
 	cx_cortex_conf conf;
 	cx_conf_section s[] = {cx_cortex_conf_section(&conf), {"data", NULL, 0, NULL},
-		{"train", NULL, 0, NULL}, {"simulate", NULL, 0, NULL}};
+		{"train", NULL, 0, NULL}, {"simulate", NULL, 0, NULL}, {"baseline", NULL, 0, NULL}};
 	cx_status st;
 	memset(&conf, 0, sizeof conf);
 	cx_conf_defaults(s, 1);
