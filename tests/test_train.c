@@ -646,6 +646,46 @@ static void bad_input_is_named(void **state)
 	cx_dataset_free(d);
 }
 
+/* Create, a step, a score, a file: whichever allocation fails, it is said, and nothing is left. */
+static void every_allocation_fails(void **state)
+{
+	cx_dataset *d = make_data(160, 8, 0.1);
+	cx_net_config c = small(CX_NET_CORTEX, d);
+	cx_train_opts o = quick(3);
+	long n_failed = 0;
+	(void)state;
+	o.accumulate = 2;
+	for (long n = 0;; n += 1 + n / 12) { /* every early one, then rarer */
+		cx_alloc a;
+		cx_train_result r;
+		cx_trainer *t = NULL;
+		cx_evaluator *e;
+		double r2[CX_MAX_BEHAVIOR];
+		cx_err err = {0};
+		cx_status st;
+		machine m;
+		bool fired;
+		machine_open(&m);
+		a = cx_alloc_fault(&m.fault);
+		m.fault.countdown = n;
+		if ((st = cx_trainer_create(&c, &o, d, m.rt, m.dev, &a, &t, &err)) == CX_OK &&
+			(st = cx_trainer_step(t, &r, &err)) == CX_OK &&
+			(st = cx_trainer_evaluator(t, &e, &err)) == CX_OK &&
+			(st = cx_evaluator_score(e, CX_PART_VAL, r2, NULL, NULL, &err)) == CX_OK)
+			st = cx_trainer_save(t, temp_path("fault.safetensors"), NULL, 0, &err);
+		fired = m.fault.fired;
+		m.fault.countdown = -1;
+		cx_trainer_free(t);
+		machine_close(&m);
+		assert_int_equal(st, fired ? CX_ERR_MEMORY : CX_OK);
+		if (!fired) break;
+		n_failed++;
+	}
+	print_message("  # %ld allocations made to fail\n", n_failed);
+	assert_true(n_failed > 50);
+	cx_dataset_free(d);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(gru_is_its_equations),
@@ -654,6 +694,7 @@ int main(void)
 		cmocka_unit_test(rate_is_warmup_and_cosine), cmocka_unit_test(loss_falls),
 		cmocka_unit_test(resumed_is_the_same_bits),
 		cmocka_unit_test(accumulated_is_one_large_batch), cmocka_unit_test(steps_allocate_nothing),
-		cmocka_unit_test(decay_is_for_matrices), cmocka_unit_test(bad_input_is_named)};
+		cmocka_unit_test(decay_is_for_matrices), cmocka_unit_test(bad_input_is_named),
+		cmocka_unit_test(every_allocation_fails)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
