@@ -104,7 +104,7 @@ void cx_train_defaults(cx_train_config *c)
 }
 
 /* What differs from the defaults. Those of nano were chosen on simulated sessions (with two
- * blocks and 16 latents it learns as well in half the time), those of the
+ * blocks and 16 latents it learns faster than with three and 32), those of the
  * baselines are the library's of spec/decoder.md 4.7. */
 static const struct {
 	const char *name;
