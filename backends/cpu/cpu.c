@@ -10,6 +10,9 @@
 
 #include <stdio.h>
 #include <string.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 enum {
 	ALIGN = 64,
@@ -75,6 +78,22 @@ static const cx_kernel *cpu_find(const cx_device *dev, const cx_kernel_key *key)
 
 /* ---- memory ---- */
 
+/* Asks for large pages where a buffer has room for some: activations and states of many megabytes
+ * are walked row by row, and each row of a head is another small page. Only advice. */
+static void advise(char *p, size_t bytes)
+{
+#ifdef MADV_HUGEPAGE
+	const uintptr_t page = 2 << 20;
+	uintptr_t lo = ((uintptr_t)p + page - 1) & ~(page - 1),
+			  hi = ((uintptr_t)p + bytes) & ~(page - 1);
+	if (bytes >= 2 * page && hi > lo)
+		(void)madvise(p + (lo - (uintptr_t)p), hi - lo, MADV_HUGEPAGE);
+#else
+	(void)p;
+	(void)bytes;
+#endif
+}
+
 static cx_status cpu_alloc(
 	cx_device *dev, uint64_t bytes, const void *host, cx_buffer **out, cx_err *err)
 {
@@ -94,6 +113,7 @@ static cx_status cpu_alloc(
 				(unsigned long long)bytes);
 		}
 		b->data = (char *)(((uintptr_t)b->block + ALIGN - 1) & ~(uintptr_t)(ALIGN - 1));
+		advise(b->data, (size_t)bytes);
 	}
 	*out = &b->base;
 	return CX_OK;

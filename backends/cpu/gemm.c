@@ -591,17 +591,18 @@ static void finish(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *
 	const cx_cpu_weight *w, const block *b)
 {
 	const size_t n = (size_t)b->n;
+	const bool adds = l->residual && w == l->w; /* what comes last is rounded where it is stored */
 	for (int64_t r = 0; r < b->m; r++) {
 		int64_t m = b->m0 + r;
 		float *x = b->out + r * b->stride, *u = s->out[1] + r * NB;
-		settle(isa, w->y_dtype, x, n, s->tmp);
+		if (w->bias || l->act || l->glu || adds) settle(isa, w->y_dtype, x, n, s->tmp);
 		if (w->bias) {
 			isa->add(x, as_f32(isa, w->bias_dtype, w->bias, b->n0, n, s->tmp), n);
-			settle(isa, w->y_dtype, x, n, s->tmp);
+			if (l->act || l->glu || adds) settle(isa, w->y_dtype, x, n, s->tmp);
 		}
 		if (l->act) {
 			l->act(x, n);
-			settle(isa, w->y_dtype, x, n, s->tmp);
+			if (l->glu || adds) settle(isa, w->y_dtype, x, n, s->tmp);
 		}
 		if (l->glu) {
 			settle(isa, w->y_dtype, u, n, s->tmp);
@@ -610,9 +611,9 @@ static void finish(const cx_cpu_isa *isa, const cx_cpu_linear *l, const layout *
 				settle(isa, w->y_dtype, u, n, s->tmp);
 			}
 			isa->mul(x, u, n);
-			settle(isa, w->y_dtype, x, n, s->tmp);
+			if (adds) settle(isa, w->y_dtype, x, n, s->tmp);
 		}
-		if (l->residual && w == l->w)
+		if (adds)
 			isa->add(x,
 				as_f32(
 					isa, l->residual_dtype, l->residual, m * l->residual_stride + b->n0, n, s->tmp),
