@@ -46,10 +46,13 @@ typedef struct grid_device {
 	cx_buffer *mem; /* slab of all runs; grows */
 	unsigned char *image, *after;
 	uint64_t cap;
+	uint32_t n_warnings; /* logged by the device: what a validation layer says, above all */
 } grid_device;
-/* isa: of a cpu, else NULL. share_ns of a cpu is set to 0, so that even small steps use threads. */
+/* isa: of a cpu, else NULL. share_ns of a cpu is set to 0, so that even small steps use threads.
+ * validate: as in cx_config; every warning is then a FAIL of the case that made it. d must stay
+ * where it is until it is closed. */
 cx_status grid_device_open(
-	grid_device *d, const char *backend, const char *isa, int n_threads, cx_err *err);
+	grid_device *d, const char *backend, const char *isa, int n_threads, int validate, cx_err *err);
 void grid_device_close(grid_device *d);
 
 typedef enum grid_verdict { GRID_NONE, GRID_PASS, GRID_PLAN, GRID_FAIL } grid_verdict;

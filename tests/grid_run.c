@@ -18,12 +18,23 @@ enum { GUARD = 128, MAX_IN = 64, OUT_GUARD = 0xff, POISON = 0x7a };
 
 /* ---- devices ---- */
 
-cx_status grid_device_open(
-	grid_device *d, const char *backend, const char *isa, int n_threads, cx_err *err)
+static void on_log(void *ctx, cx_log_level level, const char *where, const char *msg)
 {
-	cx_config cfg = {.isa = isa, .n_threads = n_threads};
+	grid_device *d = ctx;
+	if (level < CX_LOG_WARN) return;
+	if (d->n_warnings++ < 20) printf("%s: %.500s\n", where, msg);
+}
+
+cx_status grid_device_open(
+	grid_device *d, const char *backend, const char *isa, int n_threads, int validate, cx_err *err)
+{
+	cx_config cfg = {.isa = isa, .n_threads = n_threads, .validate = validate};
 	cx_status st;
 	*d = (grid_device){.backend = backend};
+	if (validate) {
+		cfg.log = on_log;
+		cfg.log_ctx = d;
+	}
 	snprintf(d->label, sizeof d->label, "%s%s%s", backend, isa ? " " : "", isa ? isa : "");
 	st = cx_runtime_create(&cfg, &d->rt, err);
 	if (st == CX_OK) st = cx_device_open(d->rt, backend, 0, &d->dev, err);

@@ -11,6 +11,9 @@
  *   CX_GRID_CASES=17 or 0-53     only these, per op   CX_GRID_SECONDS=60  ends there, and says so
  *   CX_GRID_FIRST=matmul         these before others  CX_GRID_STOP=1  ends at the first failure
  *   CX_GRID_SEED=5               other cases          CX_GRID_MODELS=0  no whole graphs
+ *   CX_GRID_VALIDATE=1           vulkan under the validation layer with its synchronization
+ *                                checks: a message is a FAIL (LP_NATIVE_VECTOR_WIDTH=128, 256,
+ *                                512: lavapipe's subgroups of 4, 8, 16)
  *
  * A failing case prints the line that runs it alone. A cell of the table is `pass`, `plan` (no
  * kernel: legalised and planned), `none` (neither), FAIL, or - (no such device here). Do kernels
@@ -66,6 +69,7 @@ static int n_groups, n_columns;
 static uint64_t seed;
 static double limit;
 static bool stop_early;
+static int validate;
 static int case_lo, case_hi = GRID_CASES - 1, case_step = 1;
 
 /* name is one of the comma-separated words of list; an empty list has none. */
@@ -96,6 +100,7 @@ static void read_choices(void)
 	if ((s = getenv("CX_GRID_SEED")) != NULL) seed = strtoull(s, NULL, 10);
 	if ((s = getenv("CX_GRID_SECONDS")) != NULL) limit = atof(s);
 	stop_early = (s = getenv("CX_GRID_STOP")) != NULL && strcmp(s, "1") == 0;
+	if ((s = getenv("CX_GRID_VALIDATE")) != NULL) validate = atoi(s);
 #if defined(__SANITIZE_ADDRESS__)
 	case_step = 5; /* host code is what it looks at: a fifth of the cases */
 #endif
@@ -132,16 +137,27 @@ static bool out_of_time(int col, double start)
 	return shared->out_of_time[col] || (stop_early && shared->stopped);
 }
 
+/* What passed is a FAIL all the same if the device warned of something meanwhile. */
+static grid_verdict unless_warned(
+	const grid_device *dev, uint32_t before, grid_verdict v, char *why, size_t why_size)
+{
+	if (v == GRID_FAIL || dev->n_warnings == before) return v;
+	snprintf(why, why_size, "%u warnings of the device", dev->n_warnings - before);
+	return GRID_FAIL;
+}
+
 static void run_case(const group *g, grid_device *dev, const grid_case *c)
 {
 	grid_bits first = {0}, bits;
 	char why[400], what[160], again[80];
 	for (int i = 0; i < g->n; i++) {
 		column *col = &shared->col[g->first + i];
+		uint32_t warned = dev[i].n_warnings;
 		grid_verdict v;
 		if (!dev[i].dev) continue;
 		bits = (grid_bits){0};
 		v = grid_case_run(&dev[i], c, g->n > 1 ? &bits : NULL, why, sizeof why);
+		v = unless_warned(&dev[i], warned, v, why, sizeof why);
 		if (v == GRID_PASS && first.n_out && !grid_bits_same(c, &first, &bits, why, sizeof why))
 			v = GRID_FAIL;
 		col->op[c->op].count[v]++;
@@ -197,10 +213,12 @@ static void run_models(const group *g, grid_device *dev, double start)
 	shared->op[g->first] = -1;
 	for (int m = 0; m < MAX_MODELS && grid_models[m].name; m++)
 		for (int i = 0; i < 2 * g->n && !out_of_time(g->first, start); i++) {
+			uint32_t warned = dev[i / 2].n_warnings;
 			grid_verdict v;
 			if (!dev[i / 2].dev) continue;
 			shared->model[g->first] = m;
 			v = grid_model_run(&dev[i / 2], &grid_models[m], i % 2, why, sizeof why);
+			v = unless_warned(&dev[i / 2], warned, v, why, sizeof why);
 			shared->col[g->first + i / 2].model[m][i % 2].count[v]++;
 			if (v == GRID_PASS) continue;
 			snprintf(what, sizeof what, "%s, %s", grid_models[m].name, i % 2 ? "unfused" : "fused");
@@ -220,7 +238,7 @@ static void run_group(const group *g)
 		column *col = &shared->col[g->first + i];
 		cx_err err = {0};
 		col->open = grid_device_open(&dev[i], g->backend, g->n > 1 ? isas[i] : NULL,
-						g->n > 1 ? i + 1 : 0, &err) == CX_OK;
+						g->n > 1 ? i + 1 : 0, validate, &err) == CX_OK;
 		if (col->open) snprintf(col->name, sizeof col->name, "%s", cx_device_name(dev[i].dev));
 		else snprintf(col->why_not, sizeof col->why_not, "%s", err.msg);
 		any |= col->open;

@@ -1,16 +1,10 @@
 /* vulkan_env.c - see vulkan_env.h. */
 #include "tests/vulkan_env.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
-
-#include <cmocka.h>
 
 void vulkan_env(void)
 {
@@ -46,25 +40,4 @@ bool vulkan_open(int validate, cx_runtime **rt, cx_device **dev)
 	cx_runtime_free(*rt);
 	*rt = NULL;
 	return false;
-}
-
-void vulkan_child(const char *program, const char *width)
-{
-	cx_runtime *rt;
-	cx_device *dev;
-	int status = -1;
-	pid_t pid;
-	if (!vulkan_open(1, &rt, &dev)) skip();
-	cx_device_close(dev);
-	cx_runtime_free(rt);
-	fflush(NULL);
-	pid = fork();
-	if (pid == 0) {
-		setenv("LP_NATIVE_VECTOR_WIDTH", width, 1);
-		execl(program, program, width, (char *)NULL);
-		_exit(127);
-	}
-	assert_true(pid > 0 && waitpid(pid, &status, 0) == pid);
-	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-		fail_msg("the run at width %s failed (status %d)", width, status);
 }

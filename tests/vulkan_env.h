@@ -1,5 +1,4 @@
-/* vulkan_env.h - the surroundings of Vulkan tests: which driver, a device with validation,
- * child processes. */
+/* vulkan_env.h - the surroundings of Vulkan tests: which driver, a device with validation. */
 #ifndef CX_TESTS_VULKAN_ENV_H
 #define CX_TESTS_VULKAN_ENV_H
 
@@ -8,12 +7,8 @@
 /* Pins lavapipe and a runtime folder unless the environment names others. */
 void vulkan_env(void);
 /* Opens vulkan:0; validate as in cx_config. Messages of the layers are printed. False: no such
- * device, and why is
- * printed: skip. */
+ * device, and why is printed: skip. */
 bool vulkan_open(int validate, cx_runtime **rt, cx_device **dev);
-/* Runs `program width` with LP_NATIVE_VECTOR_WIDTH=width; fails the test if it fails. Skips
- * where there is no device. */
-void vulkan_child(const char *program, const char *width);
 double vulkan_seconds(void);
 
 #endif
