@@ -1,8 +1,10 @@
 /* run.c - one launch on the host: groups in order, items of a group in order. Where a kernel has
- * barriers its items are coroutines, each run up to the next one. A barrier that some items of a
- * group do not reach is a mistake of the kernel. */
+ * barriers its items are coroutines, each run up to the next one; they are made once, and switched
+ * by longjmp, which asks nothing of the kernel of the system. A barrier that some items of a group do
+ * not reach is a mistake of the kernel. */
 #include "tests/cuda_emu/emu.h"
 
+#include <setjmp.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <ucontext.h>
@@ -13,12 +15,14 @@ emu_index emu_thread, emu_block, emu_dim;
 void emu_barrier(void);
 
 typedef struct item {
-	ucontext_t at;
-	char *stack;
+	ucontext_t start;
+	jmp_buf at;
+	char *stack;  /* NULL: not made yet */
+	bool started; /* `at` is where it stands */
 	bool done;
 } item;
 static item items[MAX_ITEMS];
-static ucontext_t back;
+static jmp_buf back;
 static int current;   /* item that runs; -1: not as a coroutine */
 static int n_waiting; /* items that came to a barrier in this pass */
 static int n_lost;
@@ -32,13 +36,16 @@ void emu_barrier(void)
 		return;
 	}
 	n_waiting++;
-	swapcontext(&items[current].at, &back);
+	if (_setjmp(items[current].at) == 0) _longjmp(back, 1);
 }
 
 static void body(void)
 {
-	kernel->call(arguments);
-	items[current].done = true;
+	for (;;) { /* a kernel each time */
+		kernel->call(arguments);
+		items[current].done = true;
+		if (_setjmp(items[current].at) == 0) _longjmp(back, 1);
+	}
 }
 
 static void place(int i)
@@ -51,21 +58,25 @@ static void step(int i)
 {
 	current = i;
 	place(i);
-	swapcontext(&back, &items[i].at);
+	if (_setjmp(back) == 0) {
+		if (items[i].started) _longjmp(items[i].at, 1);
+		items[i].started = true;
+		setcontext(&items[i].start);
+	}
 	current = -1;
 }
 
 static void begin(int i)
 {
 	item *t = &items[i];
-	if (!t->stack) t->stack = malloc(STACK);
-	if (!t->stack) abort();
-	getcontext(&t->at);
-	t->at.uc_stack.ss_sp = t->stack;
-	t->at.uc_stack.ss_size = STACK;
-	t->at.uc_link = &back;
 	t->done = false;
-	makecontext(&t->at, body, 0);
+	if (t->stack) return;
+	t->stack = malloc(STACK);
+	if (!t->stack) abort();
+	getcontext(&t->start);
+	t->start.uc_stack.ss_sp = t->stack;
+	t->start.uc_stack.ss_size = STACK;
+	makecontext(&t->start, body, 0);
 }
 
 static void run_group(int n)
