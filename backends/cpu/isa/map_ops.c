@@ -86,14 +86,14 @@ CX_INLINE mf pick(mi m, mf a, mf b)
 #define CX_ROUND(x) narrow(v16_rint(widen(x)))
 #define CX_FABS(x) narrow(v16_abs(widen(x)))
 /* 1 - erf(a), a = -x / sqrt 2, to a few units in the last place of the result, also where it is
- * tiny: with t = 1 / (1 + |a|/2) it is t exp(P(t)) exp(-a^2), P of Press et al., Numerical Recipes
- * 6.2; what the roundings of a and of a^2 took is put back. */
+ * tiny: with t = 1 / (1 + |a|/2) it is t exp(P(t) - a^2), P of Press et al., Numerical Recipes 6.2;
+ * what the roundings of a, of a^2 and of the difference took is put back. */
 CX_INLINE v16 erfcn_lanes(v16 x)
 {
 	static const float coef[] = {0.17087277f, -0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f,
 		-0.18628806f, 0.09678418f, 0.37409196f, 1.00002368f, -1.26551223f};
 	v16 one = v16_set1(1.0f), big = v16_set1(20.0f), c = v16_set1(-0.70710678f);
-	v16 a = v16_mul(x, c), z = v16_abs(a), rest, t, s, lo, p, r;
+	v16 a = v16_mul(x, c), z = v16_abs(a), rest, t, s, lo, p, r, e, d;
 	z = v16_select(v16_gt(z, big), big, z); /* the result is 0 from 10.1 on */
 	t = v16_div(one, v16_fma(v16_set1(0.5f), z, one));
 	s = v16_mul(z, z);
@@ -103,7 +103,10 @@ CX_INLINE v16 erfcn_lanes(v16 x)
 	lo = v16_select(v16_gt(v16_abs(a), big), v16_zero(), lo); /* not infinity times 0 */
 	p = v16_set1(coef[0]);
 	for (int i = 1; i < 10; i++) p = v16_fma(p, t, v16_set1(coef[i]));
-	r = v16_mul(v16_mul(t, v16_exp(p)), v16_exp(v16_neg(s)));
+	e = v16_sub(p, s);
+	d = v16_sub(e, p); /* e + (p - (e - d)) - (s + d) is p - s exactly (Knuth) */
+	lo = v16_sub(lo, v16_sub(v16_sub(p, v16_sub(e, d)), v16_add(s, d)));
+	r = v16_mul(t, v16_exp(e));
 	r = v16_fnma(r, lo, r);
 	return v16_select(v16_lt(a, v16_zero()), v16_sub(v16_set1(2.0f), r), r);
 }
