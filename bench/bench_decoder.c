@@ -103,7 +103,7 @@ static void print_steps(const row *r, const cx_plan *plan, cx_exec *x)
 
 static bool again(const bench *b, double t0, int n)
 {
-	return n < 5 || (n < MAX_RUNS && cx__now_us() - t0 < b->seconds * 1e6);
+	return n < 3 || (n < MAX_RUNS && cx__now_us() - t0 < b->seconds * 1e6);
 }
 
 /* ---- forward ---- */
@@ -343,7 +343,7 @@ int main(int argc, char **argv)
 	cx_err err = {0};
 	int c;
 	if (!b) return 1;
-	b->seconds = 3;
+	b->seconds = 1;
 	while ((c = getopt(argc, argv, "t:s:k:p")) != -1) {
 		if (c == 't') config.n_threads = atoi(optarg);
 		else if (c == 's') b->seconds = atof(optarg);

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # run.sh BUILD [NAME-PART] - runs every benchmark and keeps its rows in bench/results/<name>.tsv, headed by what they
-# were measured on. Rows are printed as they come. bench_backend runs once per backend and gives its name to the file.
+# were measured on. Rows are printed as they come. bench_backend runs once per backend and gives its name to the file;
+# bench_decoder is followed by its peer in PyTorch, if there is one.
 set -u -o pipefail
 build=$1 part=${2:-}
 results=bench/results
@@ -27,6 +28,15 @@ one() {
 		status=1
 	fi
 }
+# peer NAME SCRIPT [ARGUMENTS]: rows of the same table from another program, where $PYTHON (python3) has what it needs.
+peer() {
+	local file="$results/$1.tsv"
+	shift
+	"${PYTHON:-python3}" -c 'import torch' 2>/dev/null || return 0
+	echo "== ${*##*/}"
+	printf '# command: %s\n' "$*" >>"$file"
+	"${PYTHON:-python3}" "$@" 2>/dev/null | tail -n +2 | tee -a "$file"
+}
 for bin in "$build"/bench/bench_*; do
 	name=$(basename "$bin")
 	case $name in *.o | *.d) continue ;; esac
@@ -37,6 +47,7 @@ for bin in "$build"/bench/bench_*; do
 		done
 		continue
 	fi
-	case $name in *"$part"*) one "${name#bench_}" "$bin" ;; esac
+	case $name in *"$part"*) one "${name#bench_}" "$bin" ;; *) continue ;; esac
+	if [ "$name" = bench_decoder ]; then peer decoder bench/peers/cortex_torch.py --train; fi
 done
 exit $status

@@ -5,7 +5,7 @@ The peer of bench_decoder: the same windows (512 events each, ragged packing
 as PyTorch users write it: padded keys with a mask), the same processors. Weights are random: times
 do not depend on them. Prints TSV: peer, model, dtype, batch, what, best and median milliseconds.
 
-usage: cortex_torch.py [--models xs,s] [--batches 1,8,32] [--dtypes f32,bf16,int8] [--seconds 3]
+usage: cortex_torch.py [--models xs,s] [--batches 1,8,32] [--dtypes f32,bf16,int8] [--seconds 1]
                        [--train] [--device cpu|cuda]
 """
 import argparse
@@ -95,10 +95,10 @@ def windows(batch, device, equal):
 
 def timed(step, seconds, device):
     times = []
-    for _ in range(3):
+    for _ in range(2):
         step()
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < 5:
+    while time.perf_counter() < end or len(times) < 3:
         start = time.perf_counter()
         step()
         if device == "cuda":
@@ -127,7 +127,7 @@ def main():
     ap.add_argument("--models", default="xs,s")
     ap.add_argument("--batches", default="1,8,32")
     ap.add_argument("--dtypes", default="f32,bf16,int8")
-    ap.add_argument("--seconds", type=float, default=3.0)
+    ap.add_argument("--seconds", type=float, default=1.0)
     ap.add_argument("--train", action="store_true")
     ap.add_argument("--device", default="cpu")
     a = ap.parse_args()
