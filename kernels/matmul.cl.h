@@ -11,6 +11,15 @@
 #include "kernels/quant.cl.h"
 
 #define CX_NT_COLS 4
+/* Rows whose sums an item keeps at once. CUDA gives an item 255 registers: there it takes the rows
+ * of its tile in parts. */
+#ifdef __CUDACC__
+#define CX_NT_ROWS 2
+#define CX_NN_ROWS 4
+#else
+#define CX_NT_ROWS 4
+#define CX_NN_ROWS 8
+#endif
 
 /* Start of matrix z of a batch: axes 0..3 of t. */
 CX_FN cx_u32 cx_batch_at(CX_PQ const struct cx_ktensor *t, cx_u32 z)
@@ -68,14 +77,13 @@ CX_FN void cx_nt_add(const int rows, cx_v16 *acc, const cx_v16 *x, cx_v16 b, con
 		acc[i * CX_NT_COLS + j] = cx_v16_fma(x[i], b, acc[i * CX_NT_COLS + j]);
 }
 
-/* rows x CX_NT_COLS outputs; rows and columns past the end repeat the last one and are not stored.
- */
+/* rows x CX_NT_COLS outputs from row m0 on; rows and columns past the end repeat the last one and
+ * are not stored. */
 CX_FN void cx_nt_tile(const int rows, CX_BUF(y), CX_BUF(a), CX_BUF(w), CX_BUF(bias), CX_BUF(mul),
 	CX_BUF(res), CX_PQ const struct cx_kparams *p, const cx_u32 dy, const cx_u32 da,
-	const cx_u32 dw)
+	const cx_u32 dw, const cx_u32 m0)
 {
-	cx_u32 n0 = CX_GLOBAL_ID(0) * CX_NT_COLS, m0 = CX_GLOBAL_ID(1) * (cx_u32)rows,
-		   z = CX_GLOBAL_ID(2), k = 0;
+	cx_u32 n0 = CX_GLOBAL_ID(0) * CX_NT_COLS, z = CX_GLOBAL_ID(2), k = 0;
 	cx_u32 n_m = p->t[0].dim[4], n_n = p->t[0].dim[5], n_k = (cx_u32)p->i[0],
 		   ks = p->t[1].stride[5];
 	cx_u32 ar[4], wr[CX_NT_COLS];
@@ -128,14 +136,16 @@ CX_FN void cx_nt_tile(const int rows, CX_BUF(y), CX_BUF(a), CX_BUF(w), CX_BUF(bi
 CX_KERNEL cx_matmul_nt4(
 	CX_BUF(y), CX_BUF(a), CX_BUF(w), CX_BUF(bias), CX_BUF(mul), CX_BUF(res), CX_PARAMS)
 {
-	cx_nt_tile(4, y, a, w, bias, mul, res, &P, CX_DT_0, CX_DT_1, CX_DT_2);
+#pragma unroll 1
+	for (cx_u32 m = CX_GLOBAL_ID(1) * 4, end = m + 4; m < end; m += CX_NT_ROWS)
+		cx_nt_tile(CX_NT_ROWS, y, a, w, bias, mul, res, &P, CX_DT_0, CX_DT_1, CX_DT_2, m);
 }
 
 /* The same with a row per item. */
 CX_KERNEL cx_matmul_nt1(
 	CX_BUF(y), CX_BUF(a), CX_BUF(w), CX_BUF(bias), CX_BUF(mul), CX_BUF(res), CX_PARAMS)
 {
-	cx_nt_tile(1, y, a, w, bias, mul, res, &P, CX_DT_0, CX_DT_1, CX_DT_2);
+	cx_nt_tile(1, y, a, w, bias, mul, res, &P, CX_DT_0, CX_DT_1, CX_DT_2, CX_GLOBAL_ID(1));
 }
 
 /* Bytes k..k+15 of a row of n; zeros past its end. */
@@ -227,10 +237,10 @@ CX_FN void cx_nn_add(const int rows, cx_v16 *acc, CX_BUF(a), const cx_u32 da, co
 }
 
 CX_FN void cx_nn_tile(const int rows, CX_BUF(y), CX_BUF(a), CX_BUF(b),
-	CX_PQ const struct cx_kparams *p, const cx_u32 dy, const cx_u32 da, const cx_u32 db)
+	CX_PQ const struct cx_kparams *p, const cx_u32 dy, const cx_u32 da, const cx_u32 db,
+	const cx_u32 m0)
 {
-	cx_u32 n0 = CX_GLOBAL_ID(0) * CX_NN_COLS, m0 = CX_GLOBAL_ID(1) * (cx_u32)rows,
-		   z = CX_GLOBAL_ID(2);
+	cx_u32 n0 = CX_GLOBAL_ID(0) * CX_NN_COLS, z = CX_GLOBAL_ID(2);
 	cx_u32 n_m = p->t[0].dim[4], n_n = p->t[0].dim[5], n_k = (cx_u32)p->i[0],
 		   ks = p->t[1].stride[5];
 	cx_u32 bs = p->t[2].stride[4], br, ar[8];
@@ -270,12 +280,14 @@ CX_FN void cx_nn_tile(const int rows, CX_BUF(y), CX_BUF(a), CX_BUF(b),
  * n. A 3D grid: columns / 32, rows / 8, batch. */
 CX_KERNEL cx_matmul_nn8(CX_BUF(y), CX_BUF(a), CX_BUF(b), CX_PARAMS)
 {
-	cx_nn_tile(8, y, a, b, &P, CX_DT_0, CX_DT_1, CX_DT_2);
+#pragma unroll 1
+	for (cx_u32 m = CX_GLOBAL_ID(1) * 8, end = m + 8; m < end; m += CX_NN_ROWS)
+		cx_nn_tile(CX_NN_ROWS, y, a, b, &P, CX_DT_0, CX_DT_1, CX_DT_2, m);
 }
 
 CX_KERNEL cx_matmul_nn1(CX_BUF(y), CX_BUF(a), CX_BUF(b), CX_PARAMS)
 {
-	cx_nn_tile(1, y, a, b, &P, CX_DT_0, CX_DT_1, CX_DT_2);
+	cx_nn_tile(1, y, a, b, &P, CX_DT_0, CX_DT_1, CX_DT_2, CX_GLOBAL_ID(1));
 }
 
 #endif

@@ -118,7 +118,8 @@ const cx_kernel *cx__dk_find(const cx_dk_device *dev, const cx_kernel_key *key);
 	X(topk)                                                                                        \
 	X(cumsum)                                                                                      \
 	X(softmax)                                                                                     \
-	X(norm) X(groupnorm) X(add_norm) X(matmul) X(linear) X(attention) X(paged) X(view) X(copy)     \
+	X(norm)                                                                                        \
+	X(groupnorm) X(add_norm) X(matmul) X(linear) X(attention) X(paged) X(view) X(copy)             \
 		X(cast_block) X(assign) X(concat) X(pad) X(gather) X(gather_block) X(scatter) X(embed)     \
 			X(rope) X(rope_kv) X(conv1d) X(delta) X(scan) X(cscan) X(xent) X(pair) X(adamw)        \
 				X(random) X(iota) X(norm_grad) X(attention_grad) X(conv1d_grad) X(delta_grad)
