@@ -224,8 +224,10 @@ CX_API cx_status cx_graph_parse(
 /* ---- gradients ----------------------------------------------------------------------------- */
 
 typedef struct cx_grad_opts {
-	/* Recompute: give the tensors that the backward may keep from the forward, e.g. the outputs of a
-	 * model's blocks. Everything else that it reads is computed again from these, block by block, last
+	/* Recompute: give the tensors that the backward may keep from the forward, e.g. the outputs
+	 * of a
+	 * model's blocks. Everything else that it reads is computed again from these, block by
+	 * block, last
 	 * block first, as torch.utils.checkpoint does: memory for one block's inner values instead of
 	 * all, for about one more forward. The same numbers as without (bit for bit on the reference;
 	 * elsewhere the planner may fuse other groups). Always kept are leaves, constants, and versions
@@ -238,16 +240,20 @@ typedef struct cx_grad_opts {
 /* Appends to g the nodes that compute grads[i] = d loss / d wrt[i], before cx_graph_finish().
  *
  *   loss   one element, f32, f16 or bf16
- *   wrt    leaves or any other tensors, floats; loss must depend on each. The gradient of a state is
+ * wrt    leaves or any other tensors, floats; loss must depend on each. The gradient of a
+ * state is
  *          with respect to its content before the run (the leaf), or to the version given
  *   opts   NULL: keep all that the backward reads
- *   grads  [n_wrt] out; dims and dtype of wrt[i]. A tensor of g like any other: an output, an operand
+ * grads  [n_wrt] out; dims and dtype of wrt[i]. A tensor of g like any other: an output, an
+ * operand
  *          of adamw, or of a loss that is differentiated once more. CX_NONE after an error
  *
  * One reverse walk over the nodes between wrt and loss; several contributions to one tensor are
  * added in the order of the walk, so the result is the same bits every time. Rules compute in f32
- * and round to the operand's dtype once per node; contributions are added in that dtype. Ties: amax,
- * amin share equally among all that are equal, max and min of two give half to each, clamp passes at
+ * and round to the operand's dtype once per node; contributions are added in that dtype. Ties:
+ * amax,
+ * amin share equally among all that are equal, max and min of two give half to each, clamp
+ * passes at
  * its bounds, relu and abs give 0 at 0, scatter gives to the last writer of a row.
  * Ops whose derivative is 0 wherever it exists (sign, floor, ceil, round) pass zeros. An op marked
  * `stop` in docs/OPS.md through which a gradient would have to flow, a wrt of an integer or block
@@ -350,7 +356,8 @@ CX_API cx_status cx_exec_set_input(
 CX_API cx_status cx_exec_run(cx_exec *x, cx_err *err);
 CX_API cx_status cx_exec_get_output(
 	cx_exec *x, int output, void *data, uint64_t bytes, cx_err *err);
-/* Runs step by step and adds each step's seconds to seconds[n_steps]: by the device's own clock where
+/* Runs step by step and adds each step's seconds to seconds[n_steps]: by the device's own clock
+ * where
  * it has one, else (and for transfers) by the host's. */
 CX_API cx_status cx_exec_profile(cx_exec *x, double *seconds, uint32_t n_steps, cx_err *err);
 

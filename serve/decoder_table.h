@@ -34,7 +34,8 @@ void cx__table_print(const cx_table *t, cx_table_form form);
 cx_status cx__decoder_table(const decoder_args *a, cx_err *err);
 /* The trial-aligned and the benchmark's protocol on a recording with trials. */
 cx_status cx__decoder_trials(const decoder_args *a, const char *path, cx_table *t, cx_err *err);
-/* A row for networks that `cortex decoder train` wrote: list is files or folders with commas between,
+/* A row for networks that `cortex decoder train` wrote: list is files or folders with commas
+ * between,
  * one training with several seeds; their mean and standard deviation. t has its columns. */
 cx_status cx__decoder_net_row(const decoder_args *a, const char *list, const char *data,
 	const cx_host *host, cx_table *t, cx_err *err);

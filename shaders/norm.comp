@@ -67,7 +67,8 @@ void main()
 		}
 		s = cx_group_sum(s, c);
 		if (!cx_isnan(s) && !cx_isinf(s)) break;
-		scale = 1.32348898e-23; /* squares overflow: once more with 2^-76 x, beside which eps is nothing */
+		/* squares overflow: once more with 2^-76 x, beside which eps is nothing */
+		scale = 1.32348898e-23;
 		eps = 1.17549435e-38;
 	}
 	if (MODE != 2) s /= float(cols);

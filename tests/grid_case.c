@@ -10,7 +10,8 @@ bool grid_is_run(cx_op op)
 }
 
 /* CX_DATA_LARGE of an op: with what values are multiplied, in which leaves (a bit each, in the
- * order in which the generator makes them; all others: every one). As large as the op can take without an
+ * order in which the generator makes them; all others: every one). As large as the op can take
+ * without an
  * overflow that f32 arithmetic has and the reference, in double, has not. */
 static const struct {
 	cx_op op;

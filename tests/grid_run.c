@@ -243,7 +243,8 @@ static double tolerance(cx_op op, cx_dtype t)
 }
 
 /* A result among denormals cannot be nearer than their spacing: 256 of them, in the end, for sums;
- * adamw divides by as little as 1e-8; beside block formats activations below 2^-111 are zeros; in products of
+ * adamw divides by as little as 1e-8; beside block formats activations below 2^-111 are zeros;
+ * in products of
  * bf16 pairs denormals are. */
 static double floor_of(cx_op op, cx_dtype t, double tol)
 {

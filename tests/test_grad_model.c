@@ -1,4 +1,5 @@
-/* test_grad_model.c - the gradient of a whole model: a small Cortex decoder with dropout, both heads,
+/* test_grad_model.c - the gradient of a whole model: a small Cortex decoder with dropout, both
+ * heads,
  * a window without events and padding, every parameter against central differences in double; the
  * same with checkpoints; its training graph planned for each backend against the reference. */
 #include "models/decoder/cortex.h"

@@ -1,5 +1,6 @@
 /* test_llm_devices.c - a trained language model on devices that are not on every machine
- * (opencl, vulkan, cuda): its greedy ids are those of the fixtures, and a prompt in pieces gives the
+ * (opencl, vulkan, cuda): its greedy ids are those of the fixtures, and a prompt in pieces
+ * gives the
  * bits of a prompt as a whole. Says which device is missing. */
 #include "tests/vulkan_env.h"
 

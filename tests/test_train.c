@@ -1,5 +1,6 @@
 /* test_train.c - training decoders: the GRU and the Transformer against loops of their own; rates;
- * the loss of a small problem falls; accumulation; saved and loaded is the same bits; a step allocates
+ * the loss of a small problem falls; accumulation; saved and loaded is the same bits; a step
+ * allocates
  * nothing; every allocation made to fail. The command is test_train_cli.c. */
 #include "models/decoder/metrics.h"
 #include "models/decoder/train_config.h"
@@ -21,7 +22,8 @@
 		if ((call) != CX_OK) fail_msg("%s", err.msg);                                              \
 	} while (0)
 
-/* ---- networks against loops ------------------------------------------------------------------- */
+/* ---- networks against loops
+ * ------------------------------------------------------------------- */
 
 enum { MAX_PARAM = 64, MAX_CELLS = 64 * 64 };
 
@@ -295,7 +297,8 @@ static void baselines_have_the_published_sizes(void **state)
 	assert_int_equal(cx_net_n_elems(&tf), 3226370);
 }
 
-/* ---- training --------------------------------------------------------------------------------- */
+/* ---- training
+ * --------------------------------------------------------------------------------- */
 
 static void rate_is_warmup_and_cosine(void **state)
 {

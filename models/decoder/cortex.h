@@ -68,7 +68,8 @@ typedef struct cx_cortex_source {
 	/* What depends on parameters alone is not computed but read from two weights: "folded.cross_q"
 	 * f32 [L,D] and "folded.behavior_q" f32 [behavior_dim,D] (cx_cortex_fold_build). */
 	bool folded;
-	/* Type of activations between tokens and behaviour: F32 (0), or, with linears of that type, BF16:
+	/* Type of activations between tokens and behaviour: F32 (0), or, with linears of that type,
+	 * BF16:
 	 * products of pairs, sums in f32, every result rounded. */
 	cx_dtype act;
 	/* The product x w' of linear p, where it is another than the plain one: of int8 activations, or

@@ -1,6 +1,7 @@
 /* run.c - one launch on the host: groups in order, items of a group in order. Where a kernel has
  * barriers its items are coroutines, each run up to the next one; they are made once, and switched
- * by longjmp, which asks nothing of the kernel of the system. A barrier that some items of a group do
+ * by longjmp, which asks nothing of the kernel of the system. A barrier that some items of a
+ * group do
  * not reach is a mistake of the kernel. */
 #include "tests/cuda_emu/emu.h"
 
