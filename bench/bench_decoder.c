@@ -1,13 +1,14 @@
-/* bench_decoder.c - a Cortex decoder on the cpu: windows decoded, and a step of training, as shares
- * of what the machine can do, measured in the same process.
+/* bench_decoder.c - a Cortex decoder on the cpu: windows decoded, and a step of training, as
+ * shares of what the machine can do, measured in the same process.
  *
  * bench_decoder [-t threads] [-s seconds per row] [-k substring of "model dtype batch what"] [-p]
  * Weights are new ones, windows have 512 events each. forward: cx_cortex_runner_run(), what is
- * served, queries folded; bf16: activations too. train step: forward, backward, clipping and AdamW, one plan; no dropout
- * and no masked spikes, as in bench/peers/cortex_torch.py, whose rows stand beside these.
- * GFLOP/s count multiplications and additions of products and attention alone; a step of training
- * counts as three forwards. floor_ms: the same at the peak of the dtype's instruction (f32 FMA, bf16
- * pairs, bytes), %peak its share of ms_median. -p prints the median time of every step instead. */
+ * served, queries folded; bf16: activations too. train step: forward, backward, clipping and
+ * AdamW, one plan; no dropout and no masked spikes, as in bench/peers/cortex_torch.py, whose rows
+ * stand beside these. GFLOP/s count multiplications and additions of products and attention
+ * alone; a step of training counts as three forwards. floor_ms: the same at the peak of the
+ * dtype's instruction (f32 FMA, bf16 pairs, bytes), %peak its share of ms_median. -p prints the
+ * median time of every step instead. */
 #include "bench/ceil.h"
 #include "graph/optim.h"
 #include "graph/plan.h"
@@ -108,7 +109,8 @@ static bool again(const bench *b, double t0, int n)
 
 /* ---- forward ---- */
 
-/* Linears in the row's dtype; int8 with activations rounded too, in steps that fit rows of a norm. */
+/* Linears in the row's dtype; int8 with activations rounded too, in steps that fit rows of a
+ * norm. */
 static void narrow(cx_cortex *m, const char *dtype)
 {
 	size_t n;

@@ -11,6 +11,7 @@ head_lines() {
 	printf '# compiler: %s\n' "$(${CC:-gcc} --version | head -n 1)"
 	printf '# commit: %s%s\n' "$(git rev-parse --short HEAD 2>/dev/null)" \
 		"$(git diff --quiet HEAD 2>/dev/null || echo ' with changes')"
+	printf '# load when begun: %s\n' "$(cut -d' ' -f1-3 /proc/loadavg 2>/dev/null)"
 	printf '# command: make bench (%s)\n' "$*"
 }
 status=0

@@ -3,7 +3,8 @@
  *
  * A row's arithmetic is the same whatever rows come with it: a score is one sum in the order of
  * elements, each block of 64 gives one maximum and one sum (lanes by position mod 16), values are
- * added in the order of positions. So a prompt gives the same bits whole or in any chunks. A unit of
+ * added in the order of positions. So a prompt gives the same bits whole or in any chunks. A
+ * unit of
  * work is one sequence, one head of keys and up to RB rows that read it (rows of the heads in its
  * group count each); keys of a block are transposed once per unit, so that a lane is a key, and
  * 16-bit keys and values widened.
