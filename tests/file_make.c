@@ -94,7 +94,8 @@ bytes bytes_load(const char *path)
 void bytes_save(const bytes *b, const char *path)
 {
 	FILE *f = fopen(path, "wb");
-	if (!f || fwrite(b->p, 1, b->n, f) != b->n || fclose(f) != 0) give_up("cannot write", path);
+	if (!f || (b->n && fwrite(b->p, 1, b->n, f) != b->n) || fclose(f) != 0)
+		give_up("cannot write", path);
 }
 
 /* ---- GGUF ---- */
