@@ -203,8 +203,16 @@ static void fill_random(void *ctx, uint32_t id, void *buf, uint64_t bytes)
 	assert_int_equal(cx__random_fill(ctx, id, buf, bytes), CX_OK);
 }
 
-/* One case of an op against the reference; true if integer dot products ran. */
-static bool random_case(cx_op op, uint64_t seed)
+/* Whether activations are rounded to int8 (graph/ops.def, matmul). */
+static bool in_bytes(const cx_node *n)
+{
+	return n->op == CX_OP_matmul ? ((const cx_attr_matmul *)n->attr)->act_scale > 0
+								 : ((const cx_attr_linear *)n->attr)->act_scale > 0;
+}
+
+/* One case of an op against the reference; true if integer dot products ran, of int8 activations or
+ * of others, as asked. */
+static bool random_case(cx_op op, uint64_t seed, bool bytes)
 {
 	cx_random_opts o = {.seed = seed, .float_dtype = seed % 3 ? CX_F32 : CX_F16};
 	cx_random_graph *rg = NULL;
@@ -215,10 +223,10 @@ static bool random_case(cx_op op, uint64_t seed)
 	OK(cx__random_case(op, &o, NULL, &rg, err));
 	for (uint32_t i = 0; i < rg->g->n_nodes; i++)
 		if (rg->g->nodes[i].op == op) id = i;
-	if (id != UINT32_MAX) {
+	if (id != UINT32_MAX && in_bytes(&rg->g->nodes[id]) == bytes) {
 		step_values_make(&v, rg->g, fill_random, rg);
 		step_run(dev, &v, id, -1, 0, &r);
-		dots = r.kernel && strstr(r.kernel->name, "_i8");
+		dots = r.kernel && (bytes || strstr(r.kernel->name, "_i8"));
 		for (uint32_t k = 0; dots && k < r.n_out; k++) {
 			const cx_desc *d = &rg->g->nodes[id + k].desc;
 			double e = step_nmse(d->dtype, v.value[id + k], r.out[k], cx__desc_elems(d));
@@ -238,10 +246,13 @@ static void test_idot_cases(void **state)
 	bool was = vk && vk->use_idot;
 	(void)state;
 	if (!idot_on()) skip();
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < 4; i++) {
+		const char *what = i / 2 ? "with int8 activations " : "";
 		int n = 0;
-		for (uint64_t seed = 1; seed <= 400 && n < 6; seed++) n += random_case(ops[i], seed);
-		print_message("# %d cases of %s by integer dot products\n", n, cx__ops[ops[i]].name);
+		for (uint64_t seed = 1; seed <= 400 && n < 6; seed++)
+			n += random_case(ops[i % 2], seed, i / 2);
+		print_message(
+			"# %d cases of %s %sby integer dot products\n", n, cx__ops[ops[i % 2]].name, what);
 		assert_true(n == 6);
 	}
 	vk->use_idot = was;
