@@ -124,7 +124,7 @@ run:
 # SAN=1: everything under AddressSanitizer and UBSan, in its own build folder.
 # K=name: only the programs whose name contains it.   FUZZ_SECONDS=0: no fuzzing.
 K ?=
-FUZZ_SECONDS ?= $(if $(SAN),0,20)
+FUZZ_SECONDS ?= $(if $(SAN),0,10)
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 test:
 	@.ci/deps install build test
