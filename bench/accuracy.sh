@@ -26,7 +26,7 @@ history and the penalty that did best in four held-out blocks.
 The rows of networks, where there are some, are from `bench/networks.sh build/cortex NETWORKS` (`bench/m1_*.conf`): they
 decode velocity alone, learn from the first 70 % of the bins, and the next 10 % choose the step that is scored, so they
 see less than the linear ones; the mean and standard deviation are over seeds, where there are several. Cortex has had
-600 steps here, a GRU 700; its score on the val part was still rising at the end.
+6000 steps here, a GRU 700.
 
 PAGE
 rows=()
