@@ -22,9 +22,12 @@
 
 static bool have_device;
 
+/* Once look() has found a device, runtimes are told so: to probe again would fork a process that has
+ * a driver's threads, whose child can hang on a lock that one of them holds. */
 static cx_status open_at(const cx_config *config, cx_runtime **rt, cx_device **dev, cx_err *err)
 {
 	assert_int_equal(cx_runtime_create(config, rt, NULL), CX_OK);
+	if (have_device) *cx__runtime_note(*rt, &cx__backend_opencl) = 1;
 	return cx_device_open(*rt, "opencl", 0, dev, err);
 }
 
@@ -428,6 +431,7 @@ static void open_without(const char *icds, const char *cache, const char *must)
 		if (cache) setenv("POCL_CACHE_DIR", cache, 1);
 		else unsetenv("POCL_CACHE_DIR");
 		if (icds) setenv("OCL_ICD_VENDORS", icds, 1);
+		have_device = false; /* probe */
 		st = open_at(NULL, &rt, &dev, &err);
 		_exit(st == CX_OK ? 7 : dev || st != CX_ERR_DEVICE ? 8 : strstr(err.msg, must) ? 0 : 9);
 	}
