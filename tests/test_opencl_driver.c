@@ -22,8 +22,8 @@
 
 static bool have_device;
 
-/* Once look() has found a device, runtimes are told so: to probe again would fork a process that has
- * a driver's threads, whose child can hang on a lock that one of them holds. */
+/* Once look() has found a device, runtimes are told so: to probe again would fork a process that
+ * has a driver's threads, whose child can hang on a lock that one of them holds. */
 static cx_status open_at(const cx_config *config, cx_runtime **rt, cx_device **dev, cx_err *err)
 {
 	assert_int_equal(cx_runtime_create(config, rt, NULL), CX_OK);
